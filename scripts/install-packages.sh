@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that unikeel, its samples and its tests use (Debian 12 and later), as root; does nothing,
+# quickly, if they are all there.
+set -euo pipefail
+
+packages=(
+    # to run: the monitor, the sandbox, snapshots, images, the network
+    qemu-system-x86 qemu-utils crun runc e2fsprogs skopeo ca-certificates passt zstd
+    # the virtual environment
+    python3 python3-venv
+    # the samples: a compiler, and static libraries
+    gcc libc6-dev make
+    # the tests: oracles for the readers, and a look from outside
+    erofs-utils xfsprogs btrfs-progs curl git mount procps util-linux
+    # the lab: roots of other releases, and its machine's disk
+    debootstrap debian-archive-keyring tar
+)
+
+missing=()
+for package in "${packages[@]}"; do
+    state=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) || state=
+    [ "$state" = installed ] || missing+=("$package")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if [ "$(id -u)" -ne 0 ]; then
+    echo "install-packages: these packages are missing, and installing them needs root: ${missing[*]}" >&2
+    exit 1
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+apt_get() { apt-get -q -y -o DPkg::Lock::Timeout=300 "$@" </dev/null; }
+
+echo "install-packages: ${missing[*]}"
+apt_get update
+apt_get install --no-install-recommends "${missing[@]}"

@@ -1,0 +1,128 @@
+"""Labs with a containerd in them, and blocks of samples run there. The one module that knows the lab, which is not part of the package."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from unikeel.bench import contents
+from unikeel.bench.containerd import lines
+from unikeel.bench.containerd.lines import Found
+from unikeel.bench.containerd.plan import NATIVE, Block, World
+from unikeel.bench.rows import Board, Json
+from unikeel.errors import NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from lab.place import Place
+
+_PYTHON: Final = "/opt/unikeel/bin/python"
+_INSIDE: Final = "unikeel.bench.containerd.inside"
+_CONFIG: Final = "/etc/unikeel/config.toml"
+#: What is kept while nobody uses it stays for the whole run, as it does while a container of the image runs.
+_SETTINGS: Final = "[keeper]\nview_idle = 86400\n"
+#: Megabytes of an image's file system: what the largest sample needs.
+_IMAGE_MIB: Final = 128
+_DAEMON_SECONDS: Final = 40.0
+_BUSYBOX: Final = "busybox"
+#: Boot files of the samples, by their annotations; :mod:`unikeel.bench.contents` finds them in the archives.
+_BOOT_FILES: Final[Mapping[str, dict[str, str]]] = {
+    "hello": {"kernel": "/boot/hello"},
+    "bulky": {"kernel": "/boot/hello", "initrd": "/boot/initrd"},
+    "nginx": {"kernel": "/boot/vmlinuz", "initrd": "/boot/initrd"},
+    "initrd": {"kernel": "/boot/vmlinuz", "initrd": "/boot/initrd"},
+}
+
+
+class Stage(NamedTuple):
+    """A world that runs, with the images unpacked: their names in containerd, and what their boot files are."""
+
+    world: World
+    place: Place
+    images: Mapping[str, str]
+    expected: Mapping[str, dict[str, str]]
+    archives: Mapping[str, str]
+
+    def run(self, block: Block, board: Board, patience: float) -> Found:
+        """Run a block; its samples are on the board when this returns.
+
+        :raise Unavailable: it cannot be run, or did not come to its end; what it had measured until then is on the board.
+        """
+        from lab.errors import LabError
+
+        request: dict[str, Json] = {
+            "group": block.group,
+            "snapshotter": self.world.snapshotter,
+            "block": self.world.block,
+            "first": block.first,
+            "rounds": block.rounds,
+            "siblings": block.siblings,
+            "per_round": block.per_round,
+            "images": {name: self.images[name] for name in (*block.images, _BUSYBOX)},
+            "expected": {name: dict(self.expected[name]) for name in block.images},
+            "archives": {name: self.archives[name] for name in block.images},
+            "boot_files": {name: dict(_BOOT_FILES[name]) for name in block.images},
+            "patience": patience,
+        }
+        argv = [_PYTHON, "-m", _INSIDE, json.dumps(request)]
+        try:
+            done = self.place.run(argv, timeout=block.timeout, check=False)
+        except LabError as error:
+            raise Unavailable(f"{block.group} of {self.world.snapshotter}: {error}") from None
+        found = lines.take(board, done.stdout.splitlines())
+        if not found.complete:
+            said = [line for line in done.stderr.splitlines() if line.strip()]
+            detail = said[-1] if said else f"the process ended with status {done.returncode}"
+            raise Unavailable(f"{block.group} of {self.world.snapshotter}: {detail}")
+        return found
+
+
+@contextmanager
+def opened(world: World, samples: str, names: tuple[str, ...]) -> Iterator[Stage]:
+    """A lab of this world with the sample images in it; everything is gone afterwards.
+
+    :param samples: what ``make samples`` filled.
+    :raise NotFound: a sample is missing. :raise Unavailable: the lab is not there, does not start, or left something behind.
+    """
+    archives = {name: os.path.abspath(os.path.join(samples, f"{name}.tar")) for name in names}
+    for name, path in archives.items():
+        if not os.path.exists(path):
+            raise NotFound(f"the sample image {name} is missing ({path})", "run `make samples`")
+    expected = {name: contents.boot_files(path, _BOOT_FILES[name]) for name, path in archives.items()}
+    try:
+        from lab import images as lab_images
+        from lab.errors import LabError
+    except ImportError:
+        raise Unavailable("the lab is not on Python's path", "run this in the project's directory") from None
+    try:
+        with _place(world) as place:
+            place.put(_CONFIG, _SETTINGS.encode())
+            archives[_BUSYBOX] = lab_images.archive(_BUSYBOX)
+            inside = {name: place.take(path) for name, path in archives.items()}
+            found = {name: place.import_image(path) for name, path in archives.items()}
+            for name, names_of in found.items():
+                if len(names_of) != 1:
+                    raise Unavailable(f"importing the image {name} gave {len(names_of)} names")
+            # Without a daemon our tasks fail, one by one; the rest can be measured.
+            place.run(["unikeel", "daemon", "--detach"], timeout=_DAEMON_SECONDS * place.slowness, check=False)
+            named = {name: names_of[0] for name, names_of in found.items()}
+            yield Stage(world, place, named, expected, inside)
+    except LabError as error:
+        raise Unavailable(str(error)) from None
+
+
+@contextmanager
+def _place(world: World) -> Iterator[Place]:
+    if world.where == NATIVE:
+        from lab.native import Native
+
+        with Native(world.root, world.snapshotter, image_mib=_IMAGE_MIB, cri=False) as native:
+            yield native
+    else:
+        from lab.machine import Machine
+
+        with Machine() as machine:
+            machine.start_containerd(world.snapshotter, image_mib=_IMAGE_MIB, cri=False)
+            yield machine

@@ -1,0 +1,118 @@
+"""Doing a thing once, whoever asks, however many at once, in one process or in many, and within a time.
+
+The lock is a ``flock`` on a file: whoever holds it works, the others wait, look again and find the work done. The kernel gives
+the lock of a process that dies to the next one waiting. The work runs in a thread of its own, so that a caller whose time
+is up (or who is cancelled) goes away without cancelling it: what it makes serves the next caller.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+from unikeel.errors import DeadlineExceeded
+from unikeel.kernel.fd import OwnedFd
+
+T = TypeVar("T")
+
+
+@contextmanager
+def locked(path: str) -> Iterator[None]:
+    """Hold the lock at ``path``, waiting for it; the file is made if it is missing.
+
+    The file may be taken away by who holds its lock (:func:`forget`); then the one that is there now is locked.
+    """
+    while True:
+        fd = OwnedFd(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        with fd:
+            fcntl.flock(fd.fileno(), fcntl.LOCK_EX)
+            if os.fstat(fd.fileno()).st_nlink:
+                yield
+                return
+
+
+def forget(path: str) -> None:
+    """Take a lock's file away if nobody holds it."""
+    try:
+        fd = OwnedFd(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
+    except FileNotFoundError:
+        return
+    with fd:
+        try:
+            fcntl.flock(fd.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        if os.fstat(fd.fileno()).st_nlink:
+            os.unlink(path)
+
+
+class _Job(Generic[T]):
+    """Work under a lock, its outcome, and whether somebody still waits for it."""
+
+    def __init__(self, path: str, work: Callable[[], T]) -> None:
+        self._path = path
+        self._work = work
+        self._turn = threading.Lock()
+        self._abandoned = False
+        self.finished = threading.Event()
+        self.result: list[T] = []
+        self.error: BaseException | None = None
+
+    def run(self, discard: Callable[[T], None]) -> None:
+        try:
+            with locked(self._path):
+                result = self._work()
+            with self._turn:
+                if not self._abandoned:
+                    self.result.append(result)
+                    return
+            discard(result)
+        except BaseException as error:  # noqa: BLE001 - handed to who waits
+            self.error = error
+        finally:
+            self.finished.set()
+
+    def abandon(self) -> bool:
+        """Nobody waits any more; False if the result is already there."""
+        with self._turn:
+            self._abandoned = not self.result
+            return self._abandoned
+
+
+def once(
+    path: str,
+    seconds: float,
+    what: str,
+    work: Callable[[], T],
+    discard: Callable[[T], None],
+    meanwhile: Callable[[], None] | None = None,
+) -> T:
+    """What ``work`` gives, done under the lock at ``path``; waiting for the lock and working take at most ``seconds``.
+
+    :param work: looks first whether another has done it meanwhile. It must bound itself: it is not interrupted.
+    :param discard: is given a result that came too late. :param meanwhile: what the caller does before it waits.
+    :raise DeadlineExceeded: the time is up; the work goes on.
+    """
+    job = _Job(path, work)
+    thread = threading.Thread(target=job.run, args=(discard,), name=f"boot {what}", daemon=True)
+    thread.start()
+    try:
+        if meanwhile is not None:
+            meanwhile()
+        in_time = job.finished.wait(seconds)
+    except BaseException:
+        if not job.abandon():
+            discard(job.result[0])
+        raise
+    if not in_time and job.abandon():
+        raise DeadlineExceeded(
+            f"{what} took longer than {seconds:g} s", "raise boot.seconds, or see what the disk does"
+        )
+    job.finished.wait()
+    if job.error is not None:
+        raise job.error
+    return job.result[0]

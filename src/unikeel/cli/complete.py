@@ -1,0 +1,36 @@
+"""``unikeel __complete``: what the shells' completion asks; in no list of commands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from unikeel.cli.completing import answer
+from unikeel.cli.options import CONTAINERS, Argument, Command, Parsed
+from unikeel.cli.output import line
+from unikeel.cli.ps import recorded
+
+if TYPE_CHECKING:
+    from unikeel.cli.session import Session
+
+COMMAND = Command(
+    "__complete",
+    "print what can follow",
+    arguments=(Argument("WORD", "the words so far, the unfinished one last", 0, None),),
+    stops=True,
+)
+
+
+def run(parsed: Parsed, session: Session) -> int:
+    """One candidate a line. The words begin behind the program's name; the options of all commands among them count."""
+    for candidate in answer(parsed.operands, lambda kind, root, config: _names(session, kind, root, config)):
+        line(candidate)
+    return 0
+
+
+def _names(session: Session, kind: str, root: str, config: str) -> list[str]:
+    from unikeel.engine.engine import Engine
+
+    with Engine(root or session.root, config=config or session.config) as engine:
+        if kind == CONTAINERS:
+            return [record.name for record in recorded(engine, everything=True)]
+        return [image.name.removesuffix(":latest") for image in engine.images() if image.name]

@@ -1,0 +1,202 @@
+"""Creating a container: what the image and the options say becomes a record, a directory and a writable snapshot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from unikeel.boot.contract import Choice, Source
+from unikeel.engine.containers import Container, NewContainer, check_name
+from unikeel.engine.services import Services
+from unikeel.engine.settings import Options, Settings, whole_mib
+from unikeel.engine.timeline import Timeline
+from unikeel.engine.unpacking import ensure_unpacked
+from unikeel.errors import BadContent, InvalidArgument, Unimplemented
+from unikeel.images.manifests import Image
+from unikeel.images.progress import Progress
+from unikeel.kernel.paths import remove_tree
+from unikeel.model.image_fields import GuestConfig
+from unikeel.model.states import ContainerState
+from unikeel.records.failpoint import failpoint
+
+if TYPE_CHECKING:
+    from unikeel.guests.contract import Guest
+
+_MEMORY_MIN_MIB = 16
+_CPUS_MAX = 64
+_CONFIG_MAX = 1 << 20
+
+
+def create(
+    services: Services, reference: str, options: Options, timeline: Timeline, progress: Progress | None
+) -> Container:
+    """Make a container from an image of the store; it is ``created`` when this returns, and nothing is left if it raises.
+
+    :raise NotFound: no such image. :raise AlreadyExists: the name is taken. :raise BadContent: the image is no unikernel image, or wrong.
+    :raise InvalidArgument: an option is out of range. :raise Unimplemented: the image is for another kind of machine.
+    """
+    if options.name:
+        check_name(options.name)
+    with timeline.span("image", reference=reference):
+        image = services.images.get(reference)
+    _check_platform(image, reference)
+    with timeline.span("unpack") as span:
+        parent = ensure_unpacked(services, image, progress)
+        span.attributes["parent"] = parent
+    with timeline.span("configuration"):
+        guest = _guest_config(services, image, options, parent, timeline)
+        settings = _settings(services, image, options, guest)
+    new = NewContainer(
+        name=options.name,
+        image=image.name or reference,
+        image_digest=image.digest,
+        parent=parent,
+        settings=settings.to_json(),
+        auto_remove=options.auto_remove,
+    )
+    with timeline.span("record"):
+        container = services.containers.add(new)
+    failpoint("create.recorded")
+    try:
+        return _make(services, container, settings, timeline)
+    except BaseException:
+        discard(services, container)
+        raise
+
+
+def _make(services: Services, container: Container, settings: Settings, timeline: Timeline) -> Container:
+    os.mkdir(services.layout.container(container.id), mode=0o700)
+    failpoint("create.directory")
+    if settings.disk:
+        from unikeel.snapshots.contract import RAW_OR_QCOW2
+
+        with timeline.span("snapshot") as span:
+            services.snapshots.prepare(container.id, container.parent, formats=RAW_OR_QCOW2)
+            span.attributes["how"] = services.snapshots.disk(container.id).how.value
+        failpoint("create.snapshot")
+    container = services.containers.move(container, ContainerState.CREATED)
+    failpoint("create.created")
+    return container
+
+
+def discard(services: Services, container: Container) -> None:
+    """Take a container away that never ran: snapshot, directory, record, in this order, whatever of them is there."""
+    services.boot.release(container.id)
+    services.remove_snapshot(container.id)
+    _remove_directory(services.layout.container(container.id))
+    services.containers.delete(container.id)
+
+
+def _remove_directory(path: str) -> None:
+    """Out of the way first: whoever looks for it by its name from then on (a keeper, another command's lock) finds nothing to add to."""
+    removed = path + ".removed"
+    remove_tree(removed)
+    if os.path.isdir(path):
+        os.rename(path, removed)
+        failpoint("remove.renamed")
+        remove_tree(removed)
+
+
+def _guest_config(services: Services, image: Image, options: Options, parent: str, timeline: Timeline) -> GuestConfig:
+    """The unikernel configuration: of the options, the manifest, the labels, else the image's ``urunc.json``."""
+    from unikeel.model.image_config import choose
+
+    def read_urunc_json() -> bytes | None:
+        from unikeel.boot.readers.contract import PathError, PathReason
+
+        source = Source(services.parent(parent), container="", rootfs=(), guest_ran=False, monitor_uid=0)
+        choice = Choice(options.boot_files or services.config.boot_strategy)
+        try:
+            return services.boot.read_file(source, "/urunc.json", choice, _CONFIG_MAX, timeline.note)
+        except PathError as error:
+            if error.reason is PathReason.MISSING:
+                return None
+            raise
+
+    given: Mapping[str, str] = dict(options.annotations)
+    guest = choose(given, image.annotations, image.labels, read_urunc_json, image.name or image.digest)
+    if guest is None:
+        raise BadContent(
+            f"{image.name or image.digest} is not a unikernel image: it has neither com.urunc.unikernel.* annotations nor /urunc.json",
+            "build one with `unikeel image build`, or run ordinary images with an ordinary runtime",
+        )
+    return guest._replace(monitor=options.monitor) if options.monitor else guest
+
+
+def _settings(services: Services, image: Image, options: Options, guest: GuestConfig) -> Settings:
+    from unikeel.guests import guest as find_guest
+    from unikeel.model.names import check_pair
+    from unikeel.model.rootfs import choose_rootfs
+    from unikeel.monitors import monitor as find_monitor
+
+    config = services.config
+    try:
+        check_pair(guest.type, guest.monitor, image.name or image.digest)
+    except BadContent as error:
+        raise InvalidArgument(error.message, error.hint) if options.monitor else error from None
+    find_monitor(guest.monitor)
+    kind = find_guest(guest.type)
+    choice = choose_rootfs(guest, kind.block, "ext4")
+    memory = whole_mib(options.memory or config.monitor_memory)
+    cpus = options.cpus or config.monitor_cpus
+    if memory < _MEMORY_MIN_MIB:
+        raise InvalidArgument(f"{memory} MiB of memory is too little", f"give at least {_MEMORY_MIN_MIB} MiB")
+    if not 1 <= cpus <= _CPUS_MAX:
+        raise InvalidArgument(f"{cpus} CPUs are out of range", f"give 1 to {_CPUS_MAX}")
+    network = options.network or _default_network(config.network_default, kind, options)
+    if options.ports and network != "user":
+        raise InvalidArgument("ports can be published only with a network", "leave --net none out")
+    if network == "user" and not kind.network and options.ports:
+        raise InvalidArgument(f"guest {guest.type} has no network to publish ports of")
+    environment = (*image.env, *options.env)
+    if options.env and not kind.environment:
+        services.notice(f"guest {guest.type} takes no environment variables: -e has no effect")
+    return Settings(
+        guest=guest,
+        # As other container tools have it: given arguments replace the image's command, not its entry point.
+        args=(*image.entrypoint, *(options.args or image.cmd)),
+        env=_merged(environment),
+        memory_mib=memory,
+        cpus=cpus,
+        boot_files=Choice(options.boot_files or config.boot_strategy).value,
+        ports=options.ports,
+        network=network,
+        machine=options.machine or ("" if config.monitor_machine == "auto" else config.monitor_machine),
+        accel=options.accel,
+        sandbox=options.sandbox,
+        disk=choice.disk,
+        initrd=choice.initrd,
+    )
+
+
+def _check_platform(image: Image, reference: str) -> None:
+    """:raise Unimplemented: the image is for another kind of machine than this one; what says nothing passes."""
+    from unikeel.images.manifests import host_platform
+
+    architecture = host_platform()[1]
+    if image.architecture and image.architecture != architecture:
+        raise Unimplemented(
+            f"{image.name or reference} is for {image.architecture}, and this host is {architecture}",
+            f"get the image for {architecture}",
+        )
+
+
+def _default_network(configured: str, kind: Guest, options: Options) -> str:
+    """The network of a container whose options name none."""
+    if not kind.network:
+        return "none"
+    if configured == "auto":
+        return "user" if options.ports or kind.addressed else "none"
+    return configured
+
+
+def _merged(environment: tuple[str, ...]) -> tuple[str, ...]:
+    """Later values of the same name win; the order of first appearance stays."""
+    values: dict[str, str] = {}
+    for item in environment:
+        name, equals, _ = item.partition("=")
+        if not name or not equals:
+            raise InvalidArgument(f"{item!r} is not an environment variable", "write NAME=value")
+        values[name] = item
+    return tuple(values.values())

@@ -1,0 +1,209 @@
+"""Everything that a monitor needs, made ready before its sandbox exists: boot files, disk, launch plan, sockets, bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple
+
+from unikeel.boot.contract import Acquired, Choice, HostMount, Source
+from unikeel.engine.containers import Container
+from unikeel.engine.services import Services
+from unikeel.engine.settings import Settings
+from unikeel.engine.timeline import Timeline
+from unikeel.errors import BadContent
+from unikeel.kernel.fd import OwnedFd
+from unikeel.kernel.paths import remove_tree
+from unikeel.model.plan import DiskSpec, FileRole, LaunchPlan, LaunchRequest, UserNet
+from unikeel.records.failpoint import failpoint
+
+if TYPE_CHECKING:
+    from unikeel.monitors.contract import Facts
+    from unikeel.snapshots.contract import Disk
+
+
+class Prepared(NamedTuple):
+    """What a launch needs: the plan, the descriptors in the plan's order, and the helper's socket if there is a network."""
+
+    plan: LaunchPlan
+    fds: tuple[int, ...]
+    helper: tuple[str, ...]
+    helper_fd: int
+    boot: Acquired
+
+
+def prepare(
+    services: Services, container: Container, settings: Settings, timeline: Timeline, stack: ExitStack
+) -> Prepared:
+    """Have boot files, disk, sockets and bundle ready. Descriptors are closed by ``stack``. Raises as :func:`unikeel.engine.starting.start`."""
+    uid = services.uid(container.slot)
+    with timeline.span("monitor"):
+        facts = services.facts(settings.guest.monitor)
+        accel = services.acceleration(facts, settings.accel)
+    boot = stack.enter_context(_acquire(services, container, settings, uid, timeline))
+    failpoint("start.boot-files")
+    with timeline.span("disk"):
+        disk, disk_fds = _open_disk(services, container, settings, stack)
+    failpoint("start.disk")
+    with timeline.span("plan"):
+        network, helper = _network(services, settings, uid)
+        plan = _plan(container, settings, facts, accel.accel, disk, network)
+        helper_fd, descriptors = _sockets(services, container, helper, stack)
+        descriptors.update(disk_fds)
+        descriptors[FileRole.KERNEL] = boot.files["kernel"].fd.fileno()
+        if settings.initrd:
+            descriptors[FileRole.INITRD] = boot.files["initrd"].fd.fileno()
+        fds = tuple(descriptors[file.role] for file in plan.files)
+    with timeline.span("bundle"):
+        _write_bundle(services, container, settings, plan, uid)
+    failpoint("start.bundle")
+    return Prepared(plan, fds, helper, helper_fd, boot)
+
+
+def _acquire(services: Services, container: Container, settings: Settings, uid: int, timeline: Timeline) -> Acquired:
+    disk = services.snapshots.disk(container.id) if settings.disk else None
+    source = Source(
+        services.parent(container.parent),
+        container=container.id,
+        rootfs=(HostMount("ext4", disk.path),) if disk is not None and disk.format == "raw" else (),
+        guest_ran=container.runs > 0,
+        monitor_uid=uid,
+    )
+    paths = {"kernel": settings.guest.binary}
+    if settings.initrd:
+        paths["initrd"] = settings.guest.initrd
+    with timeline.span("boot-files", strategy=settings.boot_files) as span:
+        try:
+            acquired = services.boot.acquire(source, paths, Choice(settings.boot_files), timeline.note)
+        except BadContent as error:
+            error.message = f"{container.image}: {error.message}"
+            raise
+        span.attributes.update(strategy=acquired.strategy, hit=acquired.hit, bytes=acquired.bytes)
+    for strategy, reason in acquired.fallbacks:
+        services.notice(f"boot files: {strategy} does not work here ({reason}); {acquired.strategy} served")
+    for note in acquired.notes:
+        services.notice(f"boot files: {note}")
+    return acquired
+
+
+def _open_disk(
+    services: Services, container: Container, settings: Settings, stack: ExitStack
+) -> tuple[DiskSpec | None, dict[FileRole, int]]:
+    """The guest's disk as descriptors: the writable one as itself, what lies beneath through a sealed clone of its directory."""
+    if not settings.disk:
+        return None, {}
+    return open_snapshot(services.snapshots.disk(container.id), stack)
+
+
+def open_snapshot(disk: Disk, stack: ExitStack) -> tuple[DiskSpec, dict[FileRole, int]]:
+    """A snapshot of our own store as a guest's disk: see :func:`_open_disk`; one that is read-only is shared, too."""
+    if disk.read_only:
+        shared = stack.enter_context(open_sealed(disk.path))
+        return DiskSpec(disk.format, read_only=True), {FileRole.DISK: shared.fileno()}
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    writable = stack.enter_context(OwnedFd(os.open(disk.path, flags)))
+    fds = {FileRole.DISK: writable.fileno()}
+    if disk.backing is not None:
+        fds[FileRole.BACKING] = stack.enter_context(open_sealed(disk.backing)).fileno()
+    return DiskSpec(disk.format, backing=disk.backing is not None), fds
+
+
+def open_sealed(path: str) -> OwnedFd:
+    """Open a shared file read-only, in a way that nobody who gets the descriptor can change the file."""
+    from unikeel.kernel.mounts import sealed_clone
+
+    with sealed_clone(os.path.dirname(path)) as directory:
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        return OwnedFd(os.open(os.path.basename(path), flags, dir_fd=directory.fileno()))
+
+
+def _network(services: Services, settings: Settings, uid: int) -> tuple[UserNet | None, tuple[str, ...]]:
+    if settings.network != "user":
+        return None, ()
+    from unikeel.network import ports, user
+
+    ports.check_free(settings.ports)
+    address, _, prefix = services.config.network_address.partition("/")
+    net = UserNet(
+        address, int(prefix), services.config.network_gateway, services.config.network_dns, user.guest_mac(uid)
+    )
+    return net, tuple(user.helper_argv(user.find_passt(), net, settings.ports, uid))
+
+
+def _plan(
+    container: Container, settings: Settings, facts: Facts, accel: str, disk: DiskSpec | None, network: UserNet | None
+) -> LaunchPlan:
+    from unikeel.guests import guest
+    from unikeel.monitors import plan
+
+    machine = settings.machine or guest(settings.guest.type).machine(accel, settings.guest.machine)
+    request = LaunchRequest(
+        name=container.name,
+        guest=settings.guest,
+        args=settings.args,
+        env=settings.env,
+        memory_mib=settings.memory_mib,
+        vcpus=settings.cpus,
+        machine=machine,
+        accel=accel,
+        disk=disk,
+        initrd=settings.initrd,
+        network=network,
+        hostname=container.name,
+    )
+    return plan(request, facts)
+
+
+def _sockets(
+    services: Services, container: Container, helper: tuple[str, ...], stack: ExitStack
+) -> tuple[int, dict[FileRole, int]]:
+    from unikeel.sandbox.sockets import listen
+
+    directory = services.layout.container(container.id)
+    fds = {
+        FileRole.QMP: stack.enter_context(listen(directory, "qmp.sock")).fileno(),
+        FileRole.CONSOLE: stack.enter_context(listen(directory, "console.sock")).fileno(),
+    }
+    if not helper:
+        return -1, fds
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    fds[FileRole.NET] = stack.enter_context(ours).fileno()
+    return stack.enter_context(theirs).fileno(), fds
+
+
+def _write_bundle(services: Services, container: Container, settings: Settings, plan: LaunchPlan, uid: int) -> None:
+    """The bundle for the OCI runtime, and what later commands need to know of the plan."""
+    summary = {"argv": plan.argv, "exit": plan.exit.value, "powerdown": plan.powerdown, "uid": uid}
+    _write_json(os.path.join(services.layout.container(container.id), "plan.json"), summary)
+    for name in ("exit.json", "monitor.log"):
+        path = os.path.join(services.layout.container(container.id), name)
+        if os.path.lexists(path):
+            os.unlink(path)
+    if not settings.sandbox:
+        return
+    from unikeel.sandbox.root import prepare_root
+    from unikeel.sandbox.spec import SandboxRequest, build
+
+    prepare_root(services.layout.sandbox_root, plan.binds)
+    bundle = services.layout.bundle(container.id)
+    remove_tree(bundle)
+    os.mkdir(bundle, mode=0o700)
+    request = SandboxRequest(
+        ident=container.id,
+        plan=plan,
+        root=services.layout.sandbox_root,
+        cgroup=f"/unikeel-{container.id}",
+        uid=uid,
+        vcpus=settings.cpus,
+        allowance=services.config.sandbox_monitor_allowance,
+    )
+    _write_json(os.path.join(bundle, "config.json"), build(request))
+
+
+def _write_json(path: str, value: Mapping[str, object]) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with open(fd, "w", encoding="utf-8") as file:
+        json.dump(value, file)

@@ -1,0 +1,74 @@
+"""What a container is created with: the options of ``create`` and ``run``, and what is stored of them."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from unikeel.model.image_fields import GuestConfig
+from unikeel.network.ports import Port
+
+_MIB: Final = 1 << 20
+
+
+class Options(NamedTuple):
+    """The options of a new container. Zero or empty: the image's or the configuration's value.
+
+    ``memory`` is in bytes; ``boot_files`` is ``auto``, ``cache``, ``shared-view``, ``view`` or ``copy``; ``network`` is ``user`` or
+    ``none``; ``annotations`` override the image's.
+    """
+
+    name: str = ""
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    memory: int = 0
+    cpus: int = 0
+    monitor: str = ""
+    boot_files: str = ""
+    ports: tuple[Port, ...] = ()
+    network: str = ""
+    machine: str = ""
+    accel: str = ""
+    sandbox: bool = True
+    auto_remove: bool = False
+    annotations: tuple[tuple[str, str], ...] = ()
+
+
+class Settings(NamedTuple):
+    """What a container's record keeps: everything that a start needs, decided when it was created."""
+
+    guest: GuestConfig
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    memory_mib: int
+    cpus: int
+    boot_files: str
+    ports: tuple[Port, ...]
+    network: str
+    machine: str
+    accel: str
+    sandbox: bool
+    disk: bool
+    initrd: bool
+
+    def to_json(self) -> dict[str, object]:
+        """As the record stores it."""
+        values: dict[str, object] = self._asdict()
+        values["guest"] = self.guest._asdict()
+        values["ports"] = [port._asdict() for port in self.ports]
+        return values
+
+    @classmethod
+    def from_json(cls, values: dict[str, object]) -> Settings:
+        """The inverse of :meth:`to_json`."""
+        known = dict(values)
+        guest, ports = known["guest"], known["ports"]
+        known["guest"] = GuestConfig(**guest)  # type: ignore[arg-type]  # our own record, written by to_json
+        known["ports"] = tuple(Port(**port) for port in ports)  # type: ignore[attr-defined]  # as above
+        for name in ("args", "env"):
+            known[name] = tuple(known[name])  # type: ignore[arg-type]  # as above
+        return cls(**known)  # type: ignore[arg-type]  # as above
+
+
+def whole_mib(size: int) -> int:
+    """Bytes in whole MiB, rounded up."""
+    return -(-size // _MIB)

@@ -1,0 +1,70 @@
+"""What a guest kind must tell the rest of the program. Implementations are stateless and pure."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from unikeel.errors import InvalidArgument
+from unikeel.model.plan import LaunchRequest
+from unikeel.model.rootfs import BlockSupport
+
+
+class Guest(Protocol):
+    """One kind of guest."""
+
+    @property
+    def name(self) -> str:
+        """The type as images name it."""
+
+    @property
+    def block(self) -> BlockSupport:
+        """What it can do with a disk."""
+
+    @property
+    def initrd(self) -> bool:
+        """It can use an initrd."""
+
+    @property
+    def network(self) -> bool:
+        """It can use a network interface."""
+
+    @property
+    def addressed(self) -> bool:
+        """It is told its network settings at boot, so that it has a working network without being asked for one."""
+
+    @property
+    def environment(self) -> bool:
+        """Environment variables reach it. If not, they are dropped, and the front end says so for those that a user gave."""
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """The shared file systems that it can mount as its root, such as ``virtiofs``, best first."""
+
+    @property
+    def powerdown(self) -> bool:
+        """It usually obeys a power button; the image's ``org.unikeel.powerdown`` overrules this."""
+
+    def machine(self, accel: str, wish: str) -> str:
+        """The machine to boot it on under ``kvm`` or ``tcg`` where the user does not say: ``microvm`` or ``q35``.
+
+        :param wish: what the image says (:attr:`~unikeel.model.image_fields.GuestConfig.machine`), or an empty string.
+        """
+
+    def cmdline(self, request: LaunchRequest) -> str:
+        """Its kernel command line.
+
+        :raises InvalidArgument: an argument or variable cannot be said in it, or it is longer than the guest can take.
+        """
+
+
+def within(line: str, limit: int, guest: str) -> str:
+    """``line``, if it is at most ``limit`` bytes and has no byte that would end it early. :raises InvalidArgument: if not."""
+    if "\0" in line or "\n" in line:
+        raise InvalidArgument(f"the command line of guest {guest} cannot contain a line break or a NUL")
+    size = len(line.encode(errors="surrogateescape"))
+    if size > limit:
+        raise InvalidArgument(
+            f"the command line of guest {guest} has {size} bytes; it takes at most {limit}",
+            "give fewer arguments or variables",
+        )
+    return line

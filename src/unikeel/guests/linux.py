@@ -1,0 +1,129 @@
+"""Linux guests: the kernel command line, in the order and words that urunc gives it, plus ``quiet`` and the DNS server.
+
+``panic=-1 console=ttyS0 quiet ROOT NETWORK VARIABLES… init=PROGRAM -- ARGUMENTS…``
+
+The kernel hands ``NAME=value`` words that it does not know to init as environment, and everything after ``--`` as arguments
+(Documentation/admin-guide/kernel-parameters.rst). Its splitting (lib/cmdline.c, next_arg) knows white space and double quotes, and
+nothing that escapes a double quote, so what cannot be said is refused instead of being garbled. An init named ``urunit`` reads the
+line itself and expects single quotes. Variables that are also kernel parameters are read by the kernel, too: ``loglevel=7`` undoes ``quiet``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from unikeel.errors import InvalidArgument
+from unikeel.guests.contract import Guest, within
+from unikeel.model.names import quote
+from unikeel.model.plan import LaunchRequest, UserNet
+from unikeel.model.rootfs import BlockSupport
+
+#: COMMAND_LINE_SIZE of x86 (arch/x86/include/asm/setup.h) without its NUL.
+CMDLINE_LIMIT: Final = 2047
+#: The kernel panics over more than 32 of each (CONFIG_INIT_ENV_ARG_LIMIT): HOME, TERM and the program itself count.
+VARIABLES_LIMIT: Final = 30
+ARGUMENTS_LIMIT: Final = 31
+
+_SPACES: Final = frozenset(b" \t\n\v\f\r\xa0")
+_HOSTNAME: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.")
+
+
+class Linux:
+    """The guest type ``linux``."""
+
+    name = "linux"
+    block = BlockSupport(supported=True, file_systems=("ext2", "ext3", "ext4"))
+    initrd = True
+    network = True
+    addressed = True
+    environment = True
+    shared = ("virtiofs", "9p")
+    powerdown = True
+
+    def machine(self, accel: str, wish: str) -> str:
+        """q35, unless the image wants microvm and there is KVM.
+
+        Kernels in images are made for virtio over PCI, which is not a given on microvm. And microvm has neither HPET nor PM timer:
+        without KVM's clock a kernel there hangs before its first user process whenever it cannot calibrate the TSC, which a busy host caused in
+        every eighth boot (measured, Linux 6.1 under TCG).
+        """
+        return "microvm" if wish == "microvm" and accel == "kvm" else "q35"
+
+    def cmdline(self, request: LaunchRequest) -> str:
+        """The kernel command line, at most 2047 bytes."""
+        return within(" ".join(_words(request)), CMDLINE_LIMIT, self.name)
+
+
+def _words(request: LaunchRequest) -> Iterator[str]:
+    yield from ("panic=-1", "console=ttyS0", "quiet")
+    yield from _root(request)
+    if request.network is not None:
+        yield _ip(request.network, request.hostname)
+    if len(request.env) > VARIABLES_LIMIT:
+        raise InvalidArgument(f"Linux takes at most {VARIABLES_LIMIT} environment variables, not {len(request.env)}")
+    for variable in request.env:
+        if not variable.partition("=")[0] or "=" not in variable:
+            raise InvalidArgument(f"{quote(variable)} is not an environment variable", "write NAME=value")
+        yield _double_quoted(variable)
+    yield from _init(request)
+
+
+def _root(request: LaunchRequest) -> Iterator[str]:
+    """A disk is the root even if there is an initrd: that one only loads it (org.unikeel.rootfs=block)."""
+    if request.disk is not None:
+        yield from ("root=/dev/vda", "ro" if request.disk.read_only else "rw")
+    elif request.initrd:
+        yield from ("root=/dev/ram0", "rw")
+
+
+def _ip(network: UserNet, hostname: str) -> str:
+    """``ip=ADDRESS::GATEWAY:MASK:HOST:eth0:off:DNS`` (Documentation/admin-guide/nfs/nfsroot.rst)."""
+    if not hostname or len(hostname) > 63 or not _HOSTNAME.issuperset(hostname):
+        raise InvalidArgument(f"{quote(hostname)} cannot be a host name", "use up to 63 letters, digits, '-' and '.'")
+    dns = f":{network.dns}" if network.dns else ""
+    return f"ip={network.address}::{network.gateway}:{network.netmask}:{hostname}:eth0:off{dns}"
+
+
+def _init(request: LaunchRequest) -> Iterator[str]:
+    argv = request.args or tuple(request.guest.cmdline.split())
+    if not argv:
+        return
+    if len(argv) > ARGUMENTS_LIMIT + 1:
+        raise InvalidArgument(f"Linux takes at most {ARGUMENTS_LIMIT} arguments, not {len(argv) - 1}")
+    quoted = _single_quoted if "urunit" in argv[0] else _double_quoted
+    is_initrd_root = request.initrd and request.disk is None
+    yield ("rdinit=" if is_initrd_root else "init=") + quoted(argv[0])
+    if argv[1:]:
+        yield "--"
+        yield from map(quoted, argv[1:])
+
+
+def _double_quoted(word: str) -> str:
+    """A word as the kernel's own splitting gives it back unchanged. :raises InvalidArgument: there is no such form."""
+    if _has_space(word) or not word:
+        if '"' not in word:
+            return f'"{word}"'
+    elif not word.startswith('"') and not word.partition("=")[2].startswith('"') and word.count('"') % 2 == 0:
+        return word
+    raise InvalidArgument(
+        f"{quote(word)} cannot be passed to Linux: its command line has no way to escape a double quote"
+    )
+
+
+def _single_quoted(word: str) -> str:
+    if not _has_space(word) and word:
+        return word
+    if "'" in word:
+        raise InvalidArgument(
+            f"{quote(word)} cannot be passed to urunit: a single quote and a space do not go together"
+        )
+    return f"'{word}'"
+
+
+def _has_space(word: str) -> bool:
+    """Whether the kernel sees white space in it: byte by byte, with Latin-1's no-break space (lib/ctype.c), so in ``à``, too."""
+    return not _SPACES.isdisjoint(word.encode(errors="surrogateescape"))
+
+
+GUEST: Final[Guest] = Linux()

@@ -1,0 +1,188 @@
+"""Loop devices: a file as a block device, read-only, gone with its last user.
+
+Needs the loop driver and CAP_SYS_ADMIN for configuring (read access to the nodes for the rest). Every device made here has
+``autoclear``: it vanishes when its last opener (a descriptor, a mount) goes, however that ends, so nothing has to be undone
+after a kill. LOOP_CONFIGURE (Linux 5.8) sets file and flags in one step. Source: include/uapi/linux/loop.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from typing import Final, NamedTuple
+
+from unikeel.errors import Unavailable
+from unikeel.kernel.fd import OwnedFd
+
+_CONTROL: Final = "/dev/loop-control"
+_GET_FREE: Final = 0x4C82
+_CONFIGURE: Final = 0x4C0A
+_GET_STATUS64: Final = 0x4C05
+
+_READ_ONLY: Final = 1
+_AUTOCLEAR: Final = 4
+_DIRECT_IO: Final = 16
+
+#: struct loop_info64: device, inode, rdevice, offset, sizelimit; number, 2 unused, flags; name, crypt name, key; init[2].
+_INFO: Final = struct.Struct("=5Q4I64s64s32s2Q")
+#: struct loop_config: descriptor, block size, loop_info64, 8 reserved words.
+_CONFIG: Final = struct.Struct(f"=2I{_INFO.size}s8Q")
+_ATTEMPTS: Final = 256
+
+
+class LoopStatus(NamedTuple):
+    """What a loop device is made of: its number and the file behind it (device and inode number), whole or a part."""
+
+    number: int
+    device: int
+    inode: int
+    offset: int
+    size_limit: int
+    read_only: bool
+    autoclear: bool
+    direct_io: bool
+
+    def backs(self, info: os.stat_result) -> bool:
+        """Whether it shows the whole of the file with this stat."""
+        return (self.device, self.inode, self.offset, self.size_limit) == (info.st_dev, info.st_ino, 0, 0)
+
+
+class LoopDevice(NamedTuple):
+    """An open loop device; it stays configured at least as long as ``fd`` or a mount of it is open."""
+
+    path: str
+    fd: OwnedFd
+    status: LoopStatus
+
+    def close(self) -> None:
+        """Let go of it; the kernel takes it down after its last user."""
+        self.fd.close()
+
+
+def attach(backing: int) -> LoopDevice:
+    """A new read-only loop device of the file ``backing`` (a descriptor), with direct I/O where the file system does it.
+
+    A free number can be taken by somebody else between finding and configuring it; then the next one is tried at once.
+
+    :raise Unavailable: no loop driver, no node in /dev, or none free after 256 attempts. :raise OSError: what else the kernel says.
+    """
+    for _ in range(_ATTEMPTS):
+        path = f"/dev/loop{_free_number()}"
+        device = _open_node(path)
+        try:
+            _configure(device, backing)
+            return LoopDevice(path, device, _status(device))
+        except OSError as error:
+            device.close()
+            if error.errno not in (errno.EBUSY, errno.ENXIO):
+                raise
+        except BaseException:
+            device.close()
+            raise
+    raise Unavailable(f"no loop device stayed free during {_ATTEMPTS} attempts")
+
+
+def find(backing: int) -> LoopDevice | None:
+    """The read-only, self-clearing loop device that already shows the whole of the file ``backing``, if there is one.
+
+    It is looked at again after it was opened, when it can no longer change under us.
+    """
+    info = os.fstat(backing)
+    for name in _configured():
+        if not _may_back(name, info):
+            continue
+        path = f"/dev/{name}"
+        try:
+            device = _open_node(path)
+        except (OSError, Unavailable):
+            continue
+        status = status_of(device)
+        if status is not None and status.backs(info) and status.read_only and status.autoclear:
+            return LoopDevice(path, device, status)
+        device.close()
+    return None
+
+
+def find_or_attach(backing: int) -> LoopDevice:
+    """One device per file: the one there is, else a new one. Two callers at the same instant may make one each."""
+    return find(backing) or attach(backing)
+
+
+def status_of(device: OwnedFd) -> LoopStatus | None:
+    """What an open loop device shows; None if nothing (any more)."""
+    try:
+        return _status(device)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return None
+        raise
+
+
+def attached_to(info: os.stat_result) -> list[str]:
+    """The names (``loop3``) of all loop devices, whoever made them, that show a file; for tests and for reports."""
+    return [name for name in _configured() if _may_back(name, info)]
+
+
+def _free_number() -> int:
+    try:
+        with OwnedFd(os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC)) as control:
+            return fcntl.ioctl(control.fileno(), _GET_FREE)
+    except OSError as error:
+        raise Unavailable(
+            f"no loop device: {_CONTROL}: {error.strerror}", "load the loop driver (modprobe loop)"
+        ) from error
+
+
+def _open_node(path: str) -> OwnedFd:
+    try:
+        return OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except FileNotFoundError as error:
+        raise Unavailable(f"no loop device: {path} is missing", "mount devtmpfs on /dev") from error
+
+
+def _configure(device: OwnedFd, backing: int) -> None:
+    try:
+        fcntl.ioctl(device.fileno(), _CONFIGURE, _config(backing, _READ_ONLY | _AUTOCLEAR | _DIRECT_IO))
+    except OSError as error:
+        if (
+            error.errno != errno.EINVAL
+        ):  # EINVAL: a file system without direct I/O (newer kernels; older ones leave it out)
+            raise
+        fcntl.ioctl(device.fileno(), _CONFIGURE, _config(backing, _READ_ONLY | _AUTOCLEAR))
+
+
+def _config(backing: int, flags: int) -> bytes:
+    info = _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, flags, b"", b"", b"", 0, 0)
+    return _CONFIG.pack(backing, 0, info, *[0] * 8)
+
+
+def _status(device: OwnedFd) -> LoopStatus:
+    raw = fcntl.ioctl(device.fileno(), _GET_STATUS64, bytes(_INFO.size))
+    number_of, inode, _, offset, limit, number, _, _, flags = _INFO.unpack(raw)[:9]
+    return LoopStatus(
+        number=number,
+        device=number_of,
+        inode=inode,
+        offset=offset,
+        size_limit=limit,
+        read_only=bool(flags & _READ_ONLY),
+        autoclear=bool(flags & _AUTOCLEAR),
+        direct_io=bool(flags & _DIRECT_IO),
+    )
+
+
+def _configured() -> list[str]:
+    """Names of loop devices that have a file behind them."""
+    names = [name for name in os.listdir("/sys/block") if name.startswith("loop")]
+    return [name for name in names if os.path.exists(f"/sys/block/{name}/loop/backing_file")]
+
+
+def _may_back(name: str, info: os.stat_result) -> bool:
+    """By the path that the kernel shows, which is cheap; a file that was renamed or unlinked since is not found."""
+    try:
+        with open(f"/sys/block/{name}/loop/backing_file", "rb") as file:
+            return os.path.samestat(os.stat(file.read().rstrip(b"\n")), info)
+    except OSError:
+        return False

@@ -1,0 +1,145 @@
+"""What to launch, as a value: from a request, by pure functions, to a plan that tests compare whole.
+
+A plan names no file that it needs opened except the host's own (:attr:`LaunchPlan.binds`): kernel, initrd, disk and sockets are open
+descriptors. The process gets them in the order of :attr:`LaunchPlan.files`, the first as number 3.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, NamedTuple
+
+from unikeel.model.image_fields import GuestConfig
+
+#: The descriptor number of a plan's first file: 0, 1 and 2 are the monitor's own standard streams.
+FIRST_FD: Final = 3
+#: What a container's exit status is if the monitor failed, not the guest: as ``docker run`` has it.
+MONITOR_FAILED: Final = 125
+
+
+class FileRole(Enum):
+    """What a descriptor is."""
+
+    KERNEL = "kernel"
+    INITRD = "initrd"
+    DISK = "disk"
+    #: The read-only image beneath a qcow2 disk.
+    BACKING = "backing"
+    #: A connected unix stream socket whose other end is a user-mode network helper (four bytes of length before each frame).
+    NET = "net"
+    #: A listening unix stream socket for QMP.
+    QMP = "qmp"
+    #: A listening unix stream socket for the guest's console; the runtime connects before it starts the monitor.
+    CONSOLE = "console"
+
+
+class PlanFile(NamedTuple):
+    """One descriptor that the monitor gets. A file must be open in just the mode that ``writable`` says."""
+
+    role: FileRole
+    writable: bool
+
+
+class ExitRule(Enum):
+    """How a monitor's exit status maps to the guest's."""
+
+    #: QEMU's isa-debug-exit: a guest that writes v makes QEMU exit with 2v+1; an orderly power-off is 0.
+    DEBUG_EXIT = "debug-exit"
+    #: The monitor's status is the guest's.
+    SAME = "same"
+
+
+class LaunchPlan(NamedTuple):
+    """All that is needed to start one monitor."""
+
+    #: The first is the absolute path of the monitor's program.
+    argv: tuple[str, ...]
+    files: tuple[PlanFile, ...]
+    #: Device nodes of the host that the monitor opens.
+    devices: tuple[str, ...]
+    environment: tuple[str, ...]
+    #: The guest's RAM in MiB; the monitor's own needs come on top.
+    memory_mib: int
+    #: Paths of the host that the monitor needs, read-only: its program, libraries, firmware.
+    binds: tuple[str, ...]
+    exit: ExitRule
+    #: The guest obeys QMP's ``system_powerdown``.
+    powerdown: bool
+
+    def fd_of(self, role: FileRole) -> int:
+        """The descriptor number of the file with this role. :raise KeyError: there is none."""
+        for index, file in enumerate(self.files):
+            if file.role is role:
+                return FIRST_FD + index
+        raise KeyError(role)
+
+
+class DiskSpec(NamedTuple):
+    """The guest's disk. ``backing``: a second descriptor, of a raw image that the qcow2 file lies over."""
+
+    #: ``raw`` or ``qcow2``; never found out by looking.
+    format: str
+    backing: bool = False
+    read_only: bool = False
+    #: The disk is a block device of the host, not a file.
+    device: bool = False
+    #: What the guest sees as the disk's serial number, at most 20 characters.
+    id: str = "rootfs"
+
+
+class UserNet(NamedTuple):
+    """User-mode networking as the guest sees it."""
+
+    address: str
+    #: Length of the network's prefix, in bits.
+    prefix: int
+    gateway: str
+    #: An empty string: none.
+    dns: str
+    mac: str
+
+    @property
+    def netmask(self) -> str:
+        """The dotted mask of the prefix."""
+        bits = 0xFFFFFFFF << (32 - self.prefix) & 0xFFFFFFFF
+        return ".".join(str(bits >> shift & 0xFF) for shift in (24, 16, 8, 0))
+
+
+class LaunchRequest(NamedTuple):
+    """What is asked for."""
+
+    #: The container's name, for the monitor's title.
+    name: str
+    guest: GuestConfig
+    #: Program and arguments; empty: the image's command line.
+    args: tuple[str, ...]
+    #: ``NAME=value`` each.
+    env: tuple[str, ...]
+    memory_mib: int
+    vcpus: int
+    #: ``microvm`` or ``q35``.
+    machine: str
+    #: ``kvm`` or ``tcg``.
+    accel: str
+    disk: DiskSpec | None = None
+    initrd: bool = False
+    network: UserNet | None = None
+    hostname: str = "unikeel"
+    #: The guest's processors do not run before they are told to.
+    halted: bool = False
+
+
+def decode_exit(rule: ExitRule, monitor_status: int, *, stderr_empty: bool) -> int:
+    """The guest's exit status, 0 to 255.
+
+    :param monitor_status: as :func:`os.waitstatus_to_exitcode` has it: negative for death by that signal.
+    :param stderr_empty: the monitor did not complain (:meth:`unikeel.monitors.contract.Monitor.complaint`). It decides one case: QEMU's status 1 is
+        both a guest that wrote 0 and QEMU's own failure.
+    """
+    if monitor_status < 0:
+        return 128 - monitor_status
+    if rule is ExitRule.SAME or monitor_status == 0:
+        return monitor_status
+    if monitor_status % 2 == 0 or (monitor_status == 1 and not stderr_empty):
+        return MONITOR_FAILED
+    return (monitor_status - 1) // 2

@@ -1,0 +1,46 @@
+"""What a monitor must tell the rest of the program."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from unikeel.guests.contract import Guest
+from unikeel.model.plan import LaunchPlan, LaunchRequest
+
+
+class Facts(NamedTuple):
+    """What is true of one monitor on this host."""
+
+    #: Absolute path of its program.
+    path: str
+    version: tuple[int, ...]
+    #: Paths of the host that it needs, read-only, its program among them.
+    binds: tuple[str, ...]
+    #: Which file the program is (path, size, time of change): differs once it is replaced.
+    identity: str
+
+
+class Monitor(Protocol):
+    """One kind of monitor. Implementations are stateless; all but :meth:`probe` is pure."""
+
+    @property
+    def name(self) -> str:
+        """As images name it."""
+
+    def probe(self, path: str, cache: str) -> Facts:
+        """Find it on this host.
+
+        :param path: its program, or an empty string to look in PATH.
+        :param cache: a directory where what was found is kept, so that its program is asked once and not for every start; an
+            empty string keeps nothing.
+        :raises Unavailable: it is not installed, does not run, or is too old.
+        """
+
+    def plan(self, request: LaunchRequest, guest: Guest, facts: Facts) -> LaunchPlan:
+        """What to launch. Pure: equal arguments give equal plans.
+
+        :raises InvalidArgument: the request asks for something that cannot be.
+        """
+
+    def complaint(self, stderr: bytes) -> str:
+        """The line of the monitor's standard error that tells why it failed; an empty string if it holds only remarks."""

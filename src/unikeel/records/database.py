@@ -1,0 +1,161 @@
+"""The record store: one SQLite file in write-ahead mode, shared by every unikeel process of a state root.
+
+A write transaction has reached the disk when it returns (``synchronous=FULL``), because records are written *before* the
+kernel objects that they describe. Writers of several processes queue for up to :data:`LOCK_SECONDS`.
+
+Each component keeps its own tables and hands its schema to :meth:`Database.migrate`: a list of scripts, of which those
+not yet applied run in one transaction. Scripts are never changed once released, only added.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from unikeel.errors import Internal, ResourceExhausted, Unavailable, UnikeelError
+
+LOCK_SECONDS: Final = 30.0
+
+Value = str | int | float | bytes | None
+Row = tuple[Value, ...]
+
+
+def _translate(error: sqlite3.Error, path: str) -> UnikeelError:
+    text = str(error)
+    if "disk is full" in text or "disk I/O error" in text:
+        return ResourceExhausted(f"the record store {path} cannot be written: {text}", "free space on its disk")
+    if "locked" in text or "busy" in text:
+        return Unavailable(
+            f"the record store {path} stayed locked for {LOCK_SECONDS:.0f} s", "see which process holds it"
+        )
+    if "malformed" in text or "not a database" in text:
+        return Internal(f"the record store {path} is damaged: {text}", "move it away; images must then be loaded again")
+    return Internal(f"the record store {path}: {text}")
+
+
+class Database:
+    """One connection, usable from several threads of a process (they take turns).
+
+    :param path: the file; it is created with mode 0600 if missing, its directory must exist.
+    :raise Unavailable: the file stays locked or cannot be opened.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._turn = threading.RLock()
+        self._closed = False
+        if not os.path.exists(path):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        try:
+            self._connection = sqlite3.connect(
+                path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            self._use_write_ahead()
+            self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.execute("PRAGMA foreign_keys=ON")
+            self._schemas = self._read_schemas()
+        except sqlite3.Error as error:
+            raise _translate(error, path) from error
+
+    def _use_write_ahead(self) -> None:
+        """Switch a new store to write-ahead mode, once: SQLite does not wait for others that do the same (SQLITE_BUSY at once)."""
+        if self._connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+            return
+        directory = os.open(os.path.dirname(self.path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+        finally:
+            os.close(directory)
+
+    def _read_schemas(self) -> dict[str, int]:
+        try:
+            rows = self._connection.execute("SELECT component, version FROM schema_versions").fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):
+                raise
+            return {}
+        return {str(name): int(version) for name, version in rows}
+
+    def migrate(self, component: str, scripts: Sequence[str]) -> None:
+        """Bring a component's tables up to date; ``scripts[n]`` leads from version n to n + 1.
+
+        :raise Internal: the store was written by a later version of unikeel.
+        """
+        have = self._schemas.get(component, 0)
+        if have == len(scripts):
+            return
+        if have > len(scripts):
+            raise Internal(
+                f"the record store {self.path} was written by a later version of unikeel ({component} {have})",
+                "use that version, or another --root",
+            )
+        with self.write() as cursor:
+            cursor.execute(
+                "CREATE TABLE IF NOT EXISTS schema_versions (component TEXT PRIMARY KEY, version INTEGER NOT NULL)"
+            )
+            row = cursor.execute("SELECT version FROM schema_versions WHERE component = ?", (component,)).fetchone()
+            for script in scripts[int(row[0]) if row else 0 :]:
+                for statement in script.split(";"):
+                    if statement.strip():
+                        cursor.execute(statement)
+            cursor.execute("INSERT OR REPLACE INTO schema_versions VALUES (?, ?)", (component, len(scripts)))
+        self._schemas[component] = len(scripts)
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Cursor]:
+        """A write transaction: committed and on disk when the block ends, rolled back if it raises.
+
+        :raise ResourceExhausted: the disk is full. :raise Unavailable: another process kept the store locked.
+        """
+        with self._turn:
+            if self._closed:
+                raise Internal(f"the record store {self.path} was used after it was closed")
+            try:
+                cursor = self._connection.cursor()
+                cursor.execute("BEGIN IMMEDIATE")
+            except sqlite3.Error as error:
+                raise _translate(error, self.path) from error
+            try:
+                yield cursor
+                cursor.execute("COMMIT")
+            except sqlite3.IntegrityError:
+                self._rollback(cursor)
+                raise
+            except sqlite3.Error as error:
+                self._rollback(cursor)
+                raise _translate(error, self.path) from error
+            except BaseException:
+                self._rollback(cursor)
+                raise
+
+    def _rollback(self, cursor: sqlite3.Cursor) -> None:
+        if self._connection.in_transaction:
+            cursor.execute("ROLLBACK")
+
+    def query(self, sql: str, parameters: Sequence[Value] = ()) -> list[Row]:
+        """All rows of a SELECT."""
+        with self._turn:
+            if self._closed:
+                raise Internal(f"the record store {self.path} was used after it was closed")
+            try:
+                return self._connection.execute(sql, parameters).fetchall()
+            except sqlite3.Error as error:
+                raise _translate(error, self.path) from error
+
+    def execute(self, sql: str, parameters: Sequence[Value] = ()) -> int:
+        """One statement in a write transaction of its own; returns the number of rows it changed."""
+        with self.write() as cursor:
+            return cursor.execute(sql, parameters).rowcount
+
+    def close(self) -> None:
+        """Close the connection; further use raises :class:`Internal`. Closing twice is fine."""
+        with self._turn:
+            if not self._closed:
+                self._closed = True
+                self._connection.close()

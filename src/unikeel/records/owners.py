@@ -1,0 +1,111 @@
+"""Who a record belongs to, and whether that process still lives.
+
+Every process that works on a state root holds an exclusive ``flock`` on a file of its own in ``owners/`` for as long as it
+lives; the kernel drops the lock with the process, whatever killed it. So "is this owner dead?" is answered by trying its lock,
+which neither a recycled pid nor a reboot can confuse. The file's content (pid, start time, boot id) is for people.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from types import TracebackType
+from typing import Final, Self
+
+#: How the files of owners end, after their token.
+SUFFIX: Final = ".lock"
+
+
+def boot_id() -> str:
+    """The kernel's random identifier of this boot of the host."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def start_time(pid: int) -> int:
+    """When a process started, in clock ticks since boot (proc(5), field 22); 0 if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+class Owner:
+    """This process as an owner of records: holds its lock from construction until :meth:`close`.
+
+    :param directory: the state root's ``owners`` directory, which must exist.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self.token, self._fd = "", -1
+        while self._fd < 0:
+            self.token = f"{os.getpid()}-{os.urandom(6).hex()}"
+            self._fd = _locked_file(os.path.join(directory, self.token + SUFFIX))
+
+    def is_dead(self, token: str) -> bool:
+        """Whether the owner behind a token is gone. Our own token is alive."""
+        if token == self.token:
+            return False
+        return owner_is_dead(self._directory, token)
+
+    def close(self) -> None:
+        """Give the lock up and take the file away. Closing twice is fine."""
+        if self._fd < 0:
+            return
+        os.unlink(os.path.join(self._directory, self.token + SUFFIX))
+        os.close(self._fd)
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _locked_file(path: str) -> int:
+    """A new file, locked, as a descriptor; -1 if a sweeper took it away between our making and our locking it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    if os.fstat(fd).st_nlink == 0:
+        os.close(fd)
+        return -1
+    os.write(fd, f"{os.getpid()} {start_time(os.getpid())} {boot_id()}\n".encode())
+    return fd
+
+
+def owner_is_dead(directory: str, token: str) -> bool:
+    """Whether no process holds the lock of this token."""
+    try:
+        fd = os.open(os.path.join(directory, token + SUFFIX), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    finally:
+        os.close(fd)
+    return True
+
+
+def was_killed(directory: str, token: str) -> bool:
+    """Whether this owner died without closing, and nobody has swept up since: its file is there, unlocked."""
+    return bool(token) and os.path.exists(os.path.join(directory, token + SUFFIX)) and owner_is_dead(directory, token)
+
+
+def sweep(directory: str) -> None:
+    """Take away the files of dead owners, after the records that name them are dealt with."""
+    for name in os.listdir(directory):
+        if name.endswith(SUFFIX) and owner_is_dead(directory, name.removesuffix(SUFFIX)):
+            try:
+                os.unlink(os.path.join(directory, name))
+            except FileNotFoundError:
+                continue

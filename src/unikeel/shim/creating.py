@@ -1,0 +1,274 @@
+"""Create: everything that a monitor needs is made ready, then its sandbox, in which it waits for Start.
+
+The record comes first; should any step fail, all that was made goes again (:mod:`.clearing`), and so does the record.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from unikeel.boot.contract import Acquired, Choice, HostMount, Source
+from unikeel.engine.launching import LAUNCH_SECONDS, Order
+from unikeel.engine.preparing import open_snapshot
+from unikeel.engine.tasks import Task
+from unikeel.engine.timeline import Timeline
+from unikeel.errors import BadContent, FailedPrecondition
+from unikeel.kernel.fd import OwnedFd
+from unikeel.kernel.paths import remove_tree
+from unikeel.model.plan import DiskSpec, FileRole, LaunchPlan, LaunchRequest
+from unikeel.records.failpoint import failpoint
+from unikeel.records.owners import boot_id, start_time
+from unikeel.sandbox import cgroups
+from unikeel.sandbox.carrying import Carried, carry, is_systemd
+from unikeel.sandbox.remains import cgroup_path
+from unikeel.sandbox.sockets import listen
+from unikeel.sandbox.spec import SandboxRequest, build
+from unikeel.shim.bundle_log import say
+from unikeel.shim.connecting import Connected, attach, await_helper
+from unikeel.shim.disks import open_disk
+from unikeel.shim.stdio import open_streams
+
+if TYPE_CHECKING:
+    from unikeel.boot.contract import Parent
+    from unikeel.shim.deciding import TaskSettings
+    from unikeel.shim.disks import RootMount
+    from unikeel.shim.node import Node
+
+TIMELINE: Final = "timeline.json"
+
+
+class Wanted(NamedTuple):
+    """What Create is to make."""
+
+    task: Task
+    settings: TaskSettings
+    carried: Carried
+    parent: Parent
+    rootfs: tuple[RootMount, ...]
+
+
+class Created(NamedTuple):
+    """What Create has made."""
+
+    pid: int
+    start_time: int
+    boot_id: str
+    cgroups: Mapping[str, str]
+    strategy: str
+    hit: bool
+    fallbacks: tuple[tuple[str, str], ...]
+
+
+class _Ready(NamedTuple):
+    plan: LaunchPlan
+    fds: tuple[int, ...]
+    boot: Acquired
+    network: Connected | None
+
+
+def create(node: Node, wanted: Wanted, timeline: Timeline) -> Created:
+    """Make a task that is recorded; its monitor waits when this returns. What there is of it if this raises is the caller's to clear.
+
+    :raise FailedPrecondition: the sandbox could not be made, or the disk is in use. Others: as :meth:`unikeel.boot.service.BootFiles.acquire`.
+    """
+    task = wanted.task
+    directory = node.layout.container(task.ident)
+    remove_tree(directory)
+    os.mkdir(directory, mode=0o700)
+    failpoint("task.create.directory")
+    with ExitStack() as stack:
+        uid = wanted.settings.uid or node.services.uid(task.slot)
+        ready = _prepare(node, wanted, uid, timeline, stack)
+        with timeline.span("stdio"):
+            streams = open_streams(task, node.keeper, stack)
+        failpoint("task.create.stdio")
+        sandboxes = node.services.sandboxes
+        bundle = node.layout.bundle(task.ident)
+        pid_file = os.path.join(bundle, "pid")
+        argv = sandboxes.create_argv(
+            task.ident,
+            bundle,
+            pid_file,
+            len(ready.fds),
+            systemd=is_systemd(wanted.carried.cgroup),
+            go=task.is_early,
+        )
+        helper_fds = ready.network.helper_fds if ready.network else ()
+        order = Order(
+            task.ident,
+            directory,
+            tuple(argv),
+            pid_file,
+            node.config.console_log_size,
+            holds=(f"view:{wanted.parent.key}",),
+            helper=ready.network.helper if ready.network else (),
+            helper_fds=len(helper_fds),
+            stdio=streams.names,
+        )
+        failpoint("task.create.launching")
+        with timeline.span("sandbox"):
+            fds = (*ready.fds, *helper_fds, *streams.fds)
+            answer = node.keeper.connection().call(order.message(), fds, seconds=LAUNCH_SECONDS)
+        failpoint("task.create.launched")
+        pid = answer.get("pid")
+        if not isinstance(pid, int) or pid <= 1:
+            raise FailedPrecondition(f"the sandbox of {task.id} could not be made: {said(node, task)}")
+        if ready.network:
+            with timeline.span("network"):
+                await_helper(node, task, uid)
+        boot = ready.boot
+        return Created(
+            pid, start_time(pid), boot_id(), cgroups.of_process(pid), boot.strategy, boot.hit, tuple(boot.fallbacks)
+        )
+
+
+def said(node: Node, task: Task) -> str:
+    """The line that tells why a monitor, or the OCI runtime that was to make its sandbox, failed."""
+    from unikeel.engine.services import read_text
+    from unikeel.sandbox.runtime import last_line
+
+    return last_line(read_text(os.path.join(node.layout.container(task.ident), "monitor.log")))
+
+
+def _prepare(node: Node, wanted: Wanted, uid: int, timeline: Timeline, stack: ExitStack) -> _Ready:
+    services, task, settings = node.services, wanted.task, wanted.settings
+    with timeline.span("monitor"):
+        facts = services.facts(settings.guest.monitor)
+        accel = services.acceleration(facts, "" if settings.accel == "auto" else settings.accel)
+    boot = stack.enter_context(_acquire(node, wanted, uid, timeline))
+    failpoint("task.create.boot-files")
+    descriptors = {FileRole.KERNEL: boot.files["kernel"].fd.fileno()}
+    if settings.initrd:
+        descriptors[FileRole.INITRD] = boot.files["initrd"].fd.fileno()
+    disk: DiskSpec | None = None
+    if settings.made:
+        with timeline.span("disk", made=True) as span:
+            found = node.services.disks.provide(wanted.parent, task.ident, timeline.note, read_only=settings.read_only)
+            disk, disk_fds = open_snapshot(found, stack)
+            descriptors |= disk_fds
+            span.attributes.update(how=found.how.value, size=found.size, read_only=found.read_only)
+    elif settings.disk is not None:
+        with timeline.span("disk", source=settings.disk.source) as span:
+            opened = open_disk(settings.disk)
+            descriptors[FileRole.DISK] = stack.enter_context(opened.fd).fileno()
+            disk = opened.spec
+            span.attributes.update(opened.identity._asdict())
+    failpoint("task.create.disk")
+    network = attach(node, settings.network, uid, stack) if settings.network else None
+    if network is not None:
+        descriptors[FileRole.NET] = network.monitor_fd
+    failpoint("task.create.network")
+    with timeline.span("plan"):
+        plan = _plan(task, settings, facts, accel.accel, disk, network)
+        descriptors |= _sockets(node.layout.container(task.ident), stack)
+        fds = tuple(descriptors[file.role] for file in plan.files)
+    with timeline.span("bundle"):
+        _write_bundle(node, wanted, plan, uid)
+    failpoint("task.create.bundle")
+    return _Ready(plan, fds, boot, network)
+
+
+def _acquire(node: Node, wanted: Wanted, uid: int, timeline: Timeline) -> Acquired:
+    settings = wanted.settings
+    source = Source(
+        wanted.parent,
+        container=wanted.task.ident,
+        rootfs=tuple(HostMount(mount.type, mount.source, mount.options) for mount in wanted.rootfs),
+        guest_ran=False,
+        monitor_uid=uid,
+        layer=settings.boot_layer,
+    )
+    paths = {"kernel": settings.guest.binary}
+    if settings.initrd:
+        paths["initrd"] = settings.guest.initrd
+    with timeline.span("boot-files", strategy=settings.boot_files) as span:
+        try:
+            acquired = node.services.boot.acquire(source, paths, Choice(settings.boot_files), timeline.note)
+        except BadContent as error:
+            error.message = f"{wanted.task.id}: {error.message}"
+            raise
+        span.attributes.update(strategy=acquired.strategy, hit=acquired.hit, bytes=acquired.bytes)
+    notices = [
+        f"{name} does not work here ({reason}); {acquired.strategy} served" for name, reason in acquired.fallbacks
+    ]
+    for text in (*notices, *acquired.notes):
+        node.services.notice(f"{wanted.task.id}: boot files: {text}")
+        say(str(wanted.task.request.get("bundle", "")), f"{wanted.task.id}: boot files: {text}")
+    return acquired
+
+
+def _plan(
+    task: Task, settings: TaskSettings, facts: object, accel: str, disk: DiskSpec | None, network: Connected | None
+) -> LaunchPlan:
+    from unikeel.guests import guest
+    from unikeel.monitors import plan
+    from unikeel.monitors.contract import Facts
+
+    assert isinstance(facts, Facts)
+    request = LaunchRequest(
+        name=task.id,
+        guest=settings.guest,
+        args=settings.args,
+        env=settings.env,
+        memory_mib=settings.memory_mib,
+        vcpus=settings.cpus,
+        machine=settings.machine or guest(settings.guest.type).machine(accel, settings.guest.machine),
+        accel=accel,
+        disk=disk,
+        initrd=settings.initrd,
+        network=network.net if network else None,
+        hostname=settings.hostname,
+        halted=True,
+    )
+    return plan(request, facts)
+
+
+def _sockets(directory: str, stack: ExitStack) -> dict[FileRole, int]:
+    return {
+        FileRole.QMP: stack.enter_context(listen(directory, "qmp.sock")).fileno(),
+        FileRole.CONSOLE: stack.enter_context(listen(directory, "console.sock")).fileno(),
+    }
+
+
+def _write_bundle(node: Node, wanted: Wanted, plan: LaunchPlan, uid: int) -> None:
+    """The bundle for the OCI runtime, and what is needed to know of the plan later."""
+    ident = wanted.task.ident
+    directory = node.layout.container(ident)
+    write_json(
+        os.path.join(directory, "plan.json"),
+        {"argv": plan.argv, "exit": plan.exit.value, "powerdown": plan.powerdown, "uid": uid},
+    )
+    node.services.prepare_root(plan.binds)
+    bundle = node.layout.bundle(ident)
+    os.mkdir(bundle, mode=0o700)
+    request = SandboxRequest(
+        ident=ident,
+        plan=plan,
+        root=node.layout.sandbox_root,
+        cgroup=cgroup_path(ident),
+        uid=uid,
+        vcpus=wanted.settings.cpus,
+        allowance=node.config.sandbox_monitor_allowance,
+    )
+    write_json(os.path.join(bundle, "config.json"), carry(build(request), wanted.carried))
+
+
+def write_json(path: str, value: Mapping[str, object]) -> None:
+    """A new file with a JSON document, for root alone."""
+    data = json.dumps(value).encode()
+    with OwnedFd(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)) as fd:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd.fileno(), view) :]
+
+
+def write_timeline(node: Node, task: Task, timeline: Timeline) -> None:
+    """Keep the steps where ``unikeel timeline`` finds them; a task that is gone has none."""
+    try:
+        write_json(os.path.join(node.layout.container(task.ident), TIMELINE), timeline.to_json())
+    except FileNotFoundError:
+        return

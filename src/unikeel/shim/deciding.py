@@ -1,0 +1,173 @@
+"""How a task is run: pure decisions, from the caller's configuration, the image's, the wishes and the root file system."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from unikeel.config import Config
+from unikeel.engine.disk_making import FILE_SYSTEM
+from unikeel.errors import InvalidArgument
+from unikeel.guests import guest as find_guest
+from unikeel.model.image_fields import GuestConfig
+from unikeel.model.names import check_pair
+from unikeel.model.rootfs import NO_DEVICE, choose_rootfs
+from unikeel.monitors import monitor as find_monitor
+from unikeel.sandbox.carrying import Carried
+from unikeel.shim import wishes
+from unikeel.shim.connecting import Network
+from unikeel.shim.disks import RootMount, block_mount
+from unikeel.shim.ocispec import Spec
+from unikeel.shim.wishes import Wishes
+
+_MIB: Final = 1 << 20
+_NOT_MADE: Final = f"{NO_DEVICE}, and no disk is made of a snapshot that is not the image's own (its name is not that of the image's layers)"
+_LEAST_MIB: Final = 16
+_MOST_CPUS: Final = 255
+_LONGEST_NAME: Final = 63
+
+
+class TaskSettings(NamedTuple):
+    """What a task is run with. ``uid`` is 0 where the monitor gets a user of its own; ``guest_args`` replace the image's command line.
+
+    ``made``: its disk is made of the image's files, since containerd has none (``disk``) to give; ``read_only``: it cannot write to that.
+    """
+
+    guest: GuestConfig
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    hostname: str
+    memory_mib: int
+    cpus: int
+    boot_files: str
+    boot_layer: str
+    machine: str
+    accel: str
+    disk: RootMount | None
+    initrd: bool
+    uid: int
+    gid: int
+    made: bool = False
+    read_only: bool = False
+    network: Network | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """What is recorded: enough to look after the task, and to show it."""
+        return {
+            "guest": self.guest.type,
+            "monitor": self.guest.monitor,
+            "memory_mib": self.memory_mib,
+            "cpus": self.cpus,
+            "boot_files": self.boot_files,
+            "boot_layer": self.boot_layer,
+            "disk": self.disk.source if self.disk else "",
+            "made": self.made,
+            "network": self.network is not None,
+        }
+
+
+def decide(
+    name: str,
+    spec: Spec,
+    guest: GuestConfig,
+    options: Wishes,
+    config: Config,
+    rootfs: Sequence[RootMount],
+    *,
+    trusted: bool = False,
+) -> TaskSettings:
+    """Decide for one task.
+
+    :param options: the wishes in the runtime's options. :param trusted: the container's committed snapshot is its image's, so that a disk may be made of it.
+    :raise InvalidArgument: an annotation or a limit is out of range. :raise BadContent, Unimplemented: as
+        :func:`unikeel.model.rootfs.choose_rootfs`, or the guest or monitor is not offered.
+    """
+    given = wishes.from_annotations(spec.annotations)
+    asked = given.over(_limits(spec)).over(options).over(wishes.from_config(config))
+    if asked.monitor:
+        guest = guest._replace(monitor=asked.monitor)
+        check_pair(guest.type, guest.monitor, name)
+    find_monitor(guest.monitor)
+    disk = block_mount(rootfs)
+    file_system = disk.type if disk else FILE_SYSTEM if trusted else ""
+    choice = choose_rootfs(guest, find_guest(guest.type).block, file_system, _NOT_MADE)
+    memory = asked.memory // _MIB
+    if memory < _LEAST_MIB:
+        raise InvalidArgument(
+            f"{memory} MiB of memory are too little for the guest of {name}", f"give at least {_LEAST_MIB} MiB"
+        )
+    if not 1 <= asked.cpus <= _MOST_CPUS:
+        raise InvalidArgument(f"{asked.cpus} processors are out of range for the guest of {name}")
+    return TaskSettings(
+        guest=guest,
+        args=spec.args,
+        env=spec.env,
+        hostname=_hostname(spec, name),
+        memory_mib=memory,
+        cpus=asked.cpus,
+        boot_files=asked.boot_files,
+        boot_layer=asked.boot_layer,
+        machine="" if asked.machine == "auto" else asked.machine,
+        accel=asked.accel,
+        disk=disk if choice.disk else None,
+        initrd=choice.initrd,
+        uid=spec.uid,
+        gid=spec.gid,
+        made=choice.disk and disk is None,
+        read_only=spec.read_only,
+    )
+
+
+def _hostname(spec: Spec, name: str) -> str:
+    """The configuration's; else a pod's, which it tells in the environment; else what of the container's name can be one (a pod's are too long)."""
+    told = next((item.partition("=")[2] for item in spec.env if item.startswith("HOSTNAME=")), "")
+    usable = "".join(char if char.isascii() and char.isalnum() else "-" for char in name)[:_LONGEST_NAME].strip("-")
+    return spec.hostname or told or usable or "unikeel"
+
+
+def _limits(spec: Spec) -> Wishes:
+    """What the caller's limits wish: memory in whole MiB, never more; as many processors as the quota fills."""
+    quota, period = _positive(spec.cpu.get("quota")), _positive(spec.cpu.get("period")) or 100_000
+    cpus = -(-quota // period)
+    return Wishes(memory=spec.memory_limit, cpus=min(cpus, _MOST_CPUS))
+
+
+def _positive(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def carried(spec: Spec) -> Carried:
+    """What of the caller's configuration the sandbox gets."""
+    return Carried(
+        cgroup=spec.cgroup,
+        namespaces=spec.namespaces,
+        hooks=spec.hooks,
+        rlimits=spec.rlimits,
+        oom_score_adj=spec.oom_score_adj,
+        groups=spec.groups if spec.uid else (),
+        cpu=spec.cpu,
+        annotations=spec.annotations,
+    )
+
+
+def resources_of(document: Mapping[str, Any], allowance: int) -> dict[str, Any]:
+    """``LinuxResources`` of an Update as the sandbox's cgroup gets them: the memory limit is the guest's, and the monitor's allowance comes on top.
+
+    :raise InvalidArgument: a value is no number.
+    """
+    result: dict[str, Any] = {}
+    for part in ("memory", "cpu"):
+        given = document.get(part)
+        if given is None:
+            continue
+        if not isinstance(given, dict):
+            raise InvalidArgument(f"the resources' {part} is not an object")
+        result[part] = {key: value for key, value in given.items() if value is not None}
+    memory = result.get("memory", {})
+    for key in ("limit", "reservation", "swap"):
+        value = memory.get(key)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise InvalidArgument(f"the resources' memory.{key} is not a number")
+        if isinstance(value, int) and value > 0:
+            memory[key] = value + allowance
+    return result

@@ -1,0 +1,210 @@
+"""A caller's OCI configuration: what of a bundle's ``config.json`` matters for a guest, read as the foreign input that it is.
+
+Bounded in size, every value looked at: whatever is not as the runtime specification has it is refused with a sentence that names the field.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from unikeel.errors import InvalidArgument, NotFound
+from unikeel.model.names import quote
+
+#: The longest configuration that is read, in bytes.
+LIMIT: Final = 4 << 20
+_FILE: Final = "config.json"
+_SMALL: Final = 64 << 10
+#: Namespaces that a sandbox may share with others if the caller says with whom.
+SHARED: Final = ("network", "ipc", "uts")
+_HOOKS: Final = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+_CPU: Final = ("shares", "quota", "period", "cpus", "mems")
+_TYPE_KEY: Final = "io.kubernetes.cri.container-type"
+
+
+class Spec(NamedTuple):
+    """What a caller's configuration says.
+
+    ``namespaces`` are paths by type, of those to join; ``apart`` tells whether it has a network namespace at all, joined or of its own, so that the host's is
+    not meant; ``resolv_conf`` is the file that is mounted as such. ``memory_limit`` is in bytes, 0: none; ``cpu`` has the runtime specification's keys.
+    """
+
+    annotations: Mapping[str, str] = {}
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    hostname: str = ""
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    rlimits: tuple[Mapping[str, Any], ...] = ()
+    oom_score_adj: int | None = None
+    cgroup: str = ""
+    namespaces: Mapping[str, str] = {}
+    hooks: Mapping[str, list[Mapping[str, Any]]] = {}
+    memory_limit: int = 0
+    cpu: Mapping[str, Any] = {}
+    read_only: bool = False
+    apart: bool = False
+    resolv_conf: str = ""
+
+    @property
+    def is_pod_sandbox(self) -> bool:
+        """Whether it is the pause container of a pod."""
+        return self.annotations.get(_TYPE_KEY) == "sandbox"
+
+
+def is_small(bundle: str) -> bool:
+    """Whether a bundle's configuration is read in less time than it takes to hand that over to another thread."""
+    try:
+        info = os.lstat(os.path.join(bundle, _FILE))
+    except OSError:
+        return True
+    return stat.S_ISREG(info.st_mode) and info.st_size <= _SMALL
+
+
+def read(bundle: str) -> Spec:
+    """The configuration of a bundle. :raise NotFound: there is none. :raise InvalidArgument: it is not one."""
+    path = os.path.join(bundle, _FILE)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise NotFound(f"the bundle {bundle} has no {_FILE}: {error.strerror}") from None
+    with open(fd, "rb") as file:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise InvalidArgument(f"{path} is not a regular file")
+        data = file.read(LIMIT + 1)
+        if len(data) > LIMIT:
+            raise InvalidArgument(f"{path} has more than {LIMIT} bytes")
+    return parse(data)
+
+
+def parse(data: bytes) -> Spec:
+    """A configuration from its text. :raise InvalidArgument: it is not one."""
+    try:
+        root = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"{_FILE} is not JSON: {str(error)[:200]}") from None
+    top = _object(root, "the whole")
+    process = _object(top.get("process"), "process")
+    user = _object(process.get("user"), "process.user")
+    linux = _object(top.get("linux"), "linux")
+    resources = _object(linux.get("resources"), "linux.resources")
+    score = process.get("oomScoreAdj")
+    return Spec(
+        annotations=_texts(top.get("annotations"), "annotations"),
+        args=_strings(process.get("args"), "process.args"),
+        env=_strings(process.get("env"), "process.env"),
+        hostname=_text(top.get("hostname"), "hostname"),
+        uid=_number(user.get("uid"), "process.user.uid"),
+        gid=_number(user.get("gid"), "process.user.gid"),
+        groups=tuple(
+            _number(item, "process.user.additionalGids")
+            for item in _list(user.get("additionalGids"), "process.user.additionalGids")
+        ),
+        rlimits=tuple(_object(item, "process.rlimits") for item in _list(process.get("rlimits"), "process.rlimits")),
+        oom_score_adj=None if score is None else _number(score, "process.oomScoreAdj", least=-1000),
+        cgroup=_cgroup(linux.get("cgroupsPath")),
+        namespaces=_namespaces(linux.get("namespaces")),
+        hooks=_hooks(top.get("hooks")),
+        memory_limit=_memory(resources),
+        cpu={
+            key: value
+            for key, value in _object(resources.get("cpu"), "linux.resources.cpu").items()
+            if key in _CPU and value is not None
+        },
+        read_only=_object(top.get("root"), "root").get("readonly") is True,
+        apart=any(
+            _object(item, "linux.namespaces").get("type") == "network"
+            for item in _list(linux.get("namespaces"), "linux.namespaces")
+        ),
+        resolv_conf=_resolv_conf(top.get("mounts")),
+    )
+
+
+def _memory(resources: Mapping[str, Any]) -> int:
+    limit = _object(resources.get("memory"), "linux.resources.memory").get("limit")
+    return max(0, _number(limit, "linux.resources.memory.limit", least=-1))
+
+
+def _cgroup(value: object) -> str:
+    """A cgroup's path, or ``slice:prefix:name`` for systemd. What climbs up, or is no name, is refused."""
+    text = _text(value, "linux.cgroupsPath")
+    if ".." in text.replace(":", "/").split("/") or any(not char.isprintable() for char in text):
+        raise InvalidArgument(f"linux.cgroupsPath is {quote(text)}, which is no path of a cgroup")
+    return text
+
+
+def _namespaces(value: object) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for item in _list(value, "linux.namespaces"):
+        entry = _object(item, "linux.namespaces")
+        kind = _text(entry.get("type"), "linux.namespaces.type")
+        path = _text(entry.get("path"), "linux.namespaces.path")
+        if path and kind in SHARED:
+            if not path.startswith("/"):
+                raise InvalidArgument(f"the {kind} namespace's path is {quote(path)}, which is not absolute")
+            found[kind] = path
+    return found
+
+
+def _resolv_conf(value: object) -> str:
+    """The file that is bound over ``/etc/resolv.conf``; empty: none is."""
+    found = ""
+    for item in _list(value, "mounts"):
+        entry = _object(item, "mounts")
+        if entry.get("destination") == "/etc/resolv.conf":
+            found = _text(entry.get("source"), "mounts.source")
+    return found if found.startswith("/") else ""
+
+
+def _hooks(value: object) -> dict[str, list[Mapping[str, Any]]]:
+    given = _object(value, "hooks")
+    return {
+        name: [_object(hook, f"hooks.{name}") for hook in _list(given[name], f"hooks.{name}")]
+        for name in _HOOKS
+        if given.get(name)
+    }
+
+
+def _object(value: object, what: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidArgument(f"{_FILE}: {what} is not an object")
+    return value
+
+
+def _list(value: object, what: str) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise InvalidArgument(f"{_FILE}: {what} is not a list")
+    return value
+
+
+def _text(value: object, what: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str) or "\0" in value:
+        raise InvalidArgument(f"{_FILE}: {what} is not a text")
+    return value
+
+
+def _strings(value: object, what: str) -> tuple[str, ...]:
+    return tuple(_text(item, what) for item in _list(value, what))
+
+
+def _texts(value: object, what: str) -> dict[str, str]:
+    return {key: _text(item, f"{what}[{quote(key)}]") for key, item in _object(value, what).items()}
+
+
+def _number(value: object, what: str, least: int = 0) -> int:
+    if value is None:
+        return 0
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 1 << 63:
+        raise InvalidArgument(f"{_FILE}: {what} is not a number that could be meant")
+    return value

@@ -1,0 +1,342 @@
+"""The back end ``file``: every snapshot with content of its own is one image file, named by its id.
+
+Order of things, so that a kill at any instruction leaves nothing that the next reconciliation cannot tell: a record in state
+``creating`` is on disk before the file is made; the file and its name are on disk before the record becomes ``ready``; a
+removed record's id is in the trash, in the same transaction, before the file goes. Ids are never used twice, so a file can be
+taken away at leisure. Committed images are opened for reading only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from unikeel.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    Unavailable,
+    UnikeelError,
+)
+from unikeel.kernel.reflink import shared_bytes
+from unikeel.records.database import Database
+from unikeel.records.failpoint import failpoint
+from unikeel.snapshots.contract import RAW_ONLY, Disk, How, Info, Kind, Mount, Reconciled, Usage
+from unikeel.snapshots.copying import make_writable
+from unikeel.snapshots.image_files import ImageFiles, translated
+from unikeel.snapshots.metadata import Metadata, Record
+from unikeel.snapshots.tidying import Tidier
+
+#: The size of an empty file system, in bytes, unless the store is told another one. Files are sparse.
+EMPTY_SIZE: Final = 1 << 30
+
+_ACTIVE: Final = ("loop", "rw")
+_READ_ONLY: Final = ("loop", "ro", "noload")
+
+
+def _everyone_lives(_token: str) -> bool:
+    return False
+
+
+class FileStore:
+    """A :class:`~unikeel.snapshots.contract.SnapshotStore` of image files in one directory.
+
+    :param directory: where the images are; made if missing. One directory belongs to one record store.
+    :param database: the state root's record store; not closed by :meth:`close`.
+    :param consumer: whose names these are; stores with different consumers do not see each other's snapshots.
+    :param owner: the token of this process's :class:`~unikeel.records.owners.Owner`.
+    :param is_dead: tells whether an owner's token is a dead process's; what such a one left half made is undone when its name
+        is wanted, and by :meth:`reconcile`. Without it, everyone counts as living.
+    :param empty_size: the size of file systems made without a parent, in bytes.
+    :raise FailedPrecondition: the directory and the record store do not belong together; nothing was changed.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        database: Database,
+        *,
+        consumer: str,
+        owner: str,
+        is_dead: Callable[[str], bool] = _everyone_lives,
+        empty_size: int = EMPTY_SIZE,
+    ) -> None:
+        self._metadata = Metadata(database, store="file", consumer=consumer, owner=owner)
+        self._files = ImageFiles(directory)
+        self._tidier = Tidier(self._metadata, self._files)
+        self._is_dead = is_dead
+        self._empty_size = empty_size
+        try:
+            self._check_mark(directory)
+        except BaseException:
+            self._files.close()
+            raise
+
+    def _check_mark(self, directory: str) -> None:
+        with translated(f"read the mark of the snapshot directory {directory}"):
+            tied, mark = self._metadata.mark(), self._files.mark()
+            if tied and tied == mark:
+                return
+            if tied and not mark and not self._metadata.with_content():
+                self._files.set_mark(tied)
+                return
+            tied = self._metadata.tie(self._new_mark)
+            if tied == self._files.mark():
+                return
+        raise FailedPrecondition(
+            f"the snapshot directory {directory} does not belong to this record store",
+            "put back the directory or the record store that belong together",
+        )
+
+    def _new_mark(self) -> str:
+        mark = os.urandom(16).hex()
+        self._files.set_mark(mark)
+        return mark
+
+    # --- making ---------------------------------------------------------------------------------------------------------
+
+    def prepare(
+        self, key: str, parent: str, labels: Mapping[str, str] | None = None, *, formats: frozenset[str] = RAW_ONLY
+    ) -> list[Mount]:
+        """See the contract. Two durable transactions and one small durable file, where blocks can be shared or overlaid."""
+        record = self._begin(key, parent, Kind.ACTIVE, labels)
+        failpoint("snapshots.prepare.recorded")
+        with self._making(record):
+            fd = self._files.create(record.id)
+            try:
+                how, size = self._fill(record, fd, formats)
+                failpoint("snapshots.prepare.made")
+                os.fsync(
+                    fd
+                )  # of a new file: ext4, XFS and btrfs put its name on disk with it, which saves one more wait
+            finally:
+                os.close(fd)
+            failpoint("snapshots.prepare.synced")
+            self._metadata.finish(record, how, size, Usage(0, 0))
+        failpoint("snapshots.prepare.done")
+        return self._mounts(record.id, record.parent_id, Kind.ACTIVE, how)
+
+    def _fill(self, record: Record, fd: int, formats: frozenset[str]) -> tuple[How, int]:
+        """Give a new image its content; returns how, and the size that a guest sees."""
+        if record.parent_id is None:
+            from unikeel.snapshots.empty import write_empty
+
+            write_empty(fd, self._empty_size)
+            return How.EMPTY, os.fstat(fd).st_size
+        source = self._files.open(record.parent_id)
+        try:
+            return make_writable(source, fd, formats), record.virtual_size
+        finally:
+            os.close(source)
+
+    def view(self, key: str, parent: str, labels: Mapping[str, str] | None = None) -> list[Mount]:
+        """See the contract. A view of a parent is a record alone; it shows the parent's own file."""
+        record = self._begin(key, parent, Kind.VIEW, labels)
+        failpoint("snapshots.view.recorded")
+        if not record.ready:
+            self._make_sealed(record, lambda fd: self._fill_nothing(record, fd), How.EMPTY, "snapshots.view")
+        failpoint("snapshots.view.done")
+        return self._mounts(record.id, record.parent_id, Kind.VIEW, record.how)
+
+    def _fill_nothing(self, record: Record, fd: int) -> None:
+        self._fill(record, fd, RAW_ONLY)
+
+    def import_committed(self, name: str, labels: Mapping[str, str] | None, fill: Callable[[int], object]) -> Info:
+        """See the contract."""
+        record = self._begin(name, "", Kind.COMMITTED, labels)
+        failpoint("snapshots.import.recorded")
+        self._make_sealed(record, fill, How.FILLED, "snapshots.import")
+        failpoint("snapshots.import.done")
+        return record.info
+
+    def _make_sealed(self, record: Record, fill: Callable[[int], object], how: How, point: str) -> None:
+        """Make an image that is read-only from the start, and its record ready."""
+        with self._making(record):
+            fd = self._files.create(record.id)
+            try:
+                fill(fd)
+                failpoint(f"{point}.made")
+                self._files.seal(fd)
+                status = os.fstat(fd)
+            finally:
+                os.close(fd)
+            self._files.sync()
+            failpoint(f"{point}.synced")
+            self._metadata.finish(record, how, status.st_size, Usage(status.st_blocks * 512, 1))
+
+    def _begin(self, name: str, parent: str, kind: Kind, labels: Mapping[str, str] | None) -> Record:
+        """Record what is about to be made; what a dead owner left half made under this name is undone first."""
+        try:
+            return self._metadata.begin(name, parent, kind, labels or {})
+        except AlreadyExists:
+            if not self._cleared(name):
+                raise
+        return self._metadata.begin(name, parent, kind, labels or {})
+
+    def _cleared(self, name: str) -> bool:
+        """Whether a taken name was only taken by the half-made snapshot of a dead owner, which is now undone.
+
+        :raise AlreadyExists: somebody living is making it.
+        """
+        stale = self._metadata.unfinished(name)
+        if stale is None:
+            return False
+        if not self._is_dead(stale.owner):
+            raise AlreadyExists(f"snapshot {name!r} is being made by another call")
+        with translated(f"undo the half-made snapshot {name!r}"):
+            self._tidier.undo(stale)
+        return True
+
+    @contextmanager
+    def _making(self, record: Record) -> Iterator[None]:
+        """Whatever ends this block with an error leaves neither file nor record; errors of the system become ours."""
+        try:
+            with translated(f"make snapshot {record.info.name!r}"):
+                yield
+        except BaseException:
+            with suppress(UnikeelError, OSError):
+                self._tidier.undo(record)
+            raise
+
+    # --- looking ----------------------------------------------------------------------------------------------------------
+
+    def stat(self, key: str) -> Info:
+        """See the contract."""
+        return self._metadata.find(key).info
+
+    def mounts(self, key: str) -> list[Mount]:
+        """See the contract. An overlay's mount has the type ``qcow2``, which no host mounts by mistake."""
+        record = self._metadata.find(key)
+        if record.info.kind is Kind.COMMITTED:
+            raise FailedPrecondition(f"snapshot {key!r} is committed and has no mounts", "make a view of it")
+        self._mend(record)
+        return self._mounts(record.id, record.parent_id, record.info.kind, record.how)
+
+    def _mounts(self, number: int, parent: int | None, kind: Kind, how: How) -> list[Mount]:
+        source = self._files.path(parent if how is How.PARENT and parent is not None else number)
+        if how is How.QCOW2:
+            return [Mount("qcow2", source, ("rw",))]
+        return [Mount("ext4", source, _ACTIVE if kind is Kind.ACTIVE else _READ_ONLY)]
+
+    def disk(self, key: str) -> Disk:
+        """See the contract. ``how`` is ``parent`` for what is used in place: views and committed snapshots."""
+        record = self._metadata.find(key)
+        size, parent = record.virtual_size, record.parent_id
+        if record.info.kind is not Kind.ACTIVE:
+            number = parent if record.how is How.PARENT and parent is not None else record.id
+            return Disk(self._files.path(number), "raw", None, True, size, How.PARENT)
+        self._mend(record)
+        path = self._files.path(record.id)
+        if record.how is How.QCOW2 and parent is not None:
+            return Disk(path, "qcow2", self._files.path(parent), False, size, record.how)
+        return Disk(path, "raw", None, False, size, record.how)
+
+    def _mend(self, record: Record) -> None:
+        """Make an active image writable again that a killed commit sealed and did not record."""
+        if record.info.kind is Kind.ACTIVE and self._files.is_sealed(record.id):
+            self._metadata.still_active(record, lambda: self._files.unseal(record.id))
+
+    def usage(self, key: str) -> Usage:
+        """See the contract. Blocks shared with other files are not counted for active snapshots that share any."""
+        record = self._metadata.find(key)
+        if record.info.kind is Kind.COMMITTED or record.how is How.PARENT:
+            return record.used
+        fd = self._files.open(record.id)
+        try:
+            return self._occupied(fd, record.how)
+        finally:
+            os.close(fd)
+
+    def _occupied(self, fd: int, how: How) -> Usage:
+        blocks = os.fstat(fd).st_blocks * 512
+        if how is How.REFLINK:
+            with suppress(Unavailable):
+                blocks = max(0, blocks - shared_bytes(fd))
+        return Usage(blocks, 1)
+
+    def list(self, filters: Iterable[str] = ()) -> Iterator[Info]:
+        """See the contract. Rows are read in pages; nothing is locked between them."""
+        wanted = list(filters)
+        if not wanted:
+            return self._walk(lambda _info: True)
+        from unikeel.snapshots.filters import parse_filters
+
+        return self._walk(parse_filters(wanted))
+
+    def _walk(self, matches: Callable[[Info], bool]) -> Iterator[Info]:
+        after = 0
+        while page := self._metadata.page(after):
+            yield from (record.info for record in page if matches(record.info))
+            after = page[-1].id
+
+    # --- changing ---------------------------------------------------------------------------------------------------------
+
+    def update(self, name: str, labels: Mapping[str, str], fieldpaths: Iterable[str] = ()) -> Info:
+        """See the contract."""
+        return self._metadata.update(name, labels, fieldpaths)
+
+    def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, *, parent: str = "") -> None:
+        """See the contract. One transaction, within which the image becomes read-only; its data is on disk before."""
+        self._check_free(name)
+        record = self._metadata.find(key)
+        self._check_committable(record, parent)
+        with translated(f"commit snapshot {key!r}"):
+            fd = self._files.open(record.id)
+            try:
+                os.fsync(fd)
+                failpoint("snapshots.commit.synced")
+                used = self._occupied(fd, record.how)
+                self._commit(name, record, labels or {}, used, fd)
+            finally:
+                os.close(fd)
+        failpoint("snapshots.commit.done")
+
+    def _check_free(self, name: str) -> None:
+        try:
+            self._metadata.check_free(name)
+        except AlreadyExists:
+            if not self._cleared(name):
+                raise
+
+    def _check_committable(self, record: Record, parent: str) -> None:
+        key = record.info.name
+        if record.info.kind is not Kind.ACTIVE:
+            raise FailedPrecondition(f"snapshot {key!r} is not active but {record.info.kind.value}")
+        if parent and parent != record.info.parent:
+            raise InvalidArgument(f"snapshot {key!r} was prepared on {record.info.parent!r}, not on {parent!r}")
+        if record.how is How.QCOW2:
+            raise FailedPrecondition(
+                f"snapshot {key!r} is an overlay that only its monitor may read",
+                "prepare it for raw images to commit it",
+            )
+
+    def _commit(self, name: str, record: Record, labels: Mapping[str, str], used: Usage, fd: int) -> None:
+        def seal() -> None:
+            self._files.seal(fd)
+            failpoint("snapshots.commit.sealed")
+
+        try:
+            self._metadata.commit(name, record, labels, used, seal)
+        except BaseException:
+            with suppress(UnikeelError, OSError):
+                self._metadata.still_active(record, lambda: self._files.unseal(record.id))
+            raise
+
+    def remove(self, key: str) -> None:
+        """See the contract. One transaction; :meth:`cleanup` takes the file away."""
+        self._metadata.discard(key)
+        failpoint("snapshots.remove.done")
+
+    def cleanup(self) -> int:
+        """See the contract. In batches, so that another process may take part."""
+        return self._tidier.cleanup()
+
+    def reconcile(self, is_dead: Callable[[str], bool] | None = None) -> Reconciled:
+        """See the contract. May run beside living processes."""
+        return self._tidier.reconcile(is_dead or self._is_dead)
+
+    def close(self) -> None:
+        """See the contract."""
+        self._files.close()
