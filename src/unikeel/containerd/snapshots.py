@@ -63,10 +63,22 @@ class Snapshots:
         return messages.mounts(answer.mounts)
 
     async def commit(
-        self, name: str, key: str, labels: Mapping[str, str] | None = None, **options: Unpack[Options]
+        self,
+        name: str,
+        key: str,
+        labels: Mapping[str, str] | None = None,
+        *,
+        parent: str = "",
+        **options: Unpack[Options],
     ) -> None:
-        """Make a writable snapshot a committed one, with these labels in place of its own. :raise AlreadyExists: the name is taken."""
-        request = snapshots_pb2.CommitSnapshotRequest(snapshotter=self.name, name=name, key=key, labels=labels)
+        """Make a writable snapshot a committed one, with these labels in place of its own.
+
+        :param parent: what it was prepared on, to be checked (containerd 2.2 and later; others do not look at it).
+        :raise AlreadyExists: the name is taken. :raise InvalidArgument: it was prepared on something else.
+        """
+        request = snapshots_pb2.CommitSnapshotRequest(
+            snapshotter=self.name, name=name, key=key, labels=labels, parent=parent
+        )
         await self._caller.unary(_SERVICE, "Commit", request, Empty, with_timeout(options, _LONG))
 
     async def remove(self, key: str, **options: Unpack[Options]) -> None:
@@ -74,15 +86,24 @@ class Snapshots:
         request = snapshots_pb2.RemoveSnapshotRequest(snapshotter=self.name, key=key)
         await self._caller.unary(_SERVICE, "Remove", request, Empty, options)
 
-    async def label(self, key: str, labels: Mapping[str, str], **options: Unpack[Options]) -> SnapshotInfo:
-        """Set labels of a snapshot; an empty value removes one; others stay."""
+    async def update(
+        self, key: str, labels: Mapping[str, str], fieldpaths: Sequence[str] = (), **options: Unpack[Options]
+    ) -> SnapshotInfo:
+        """Change labels: all of them (no field paths, or ``labels``), or those that ``labels.KEY`` name.
+
+        :raise NotFound: there is no such snapshot. :raise InvalidArgument: another field path.
+        """
         request = snapshots_pb2.UpdateSnapshotRequest(
             snapshotter=self.name,
             info=snapshots_pb2.Info(name=key, labels=labels),
-            update_mask=FieldMask(paths=[f"labels.{name}" for name in labels]),
+            update_mask=FieldMask(paths=fieldpaths) if fieldpaths else None,
         )
         answer = await self._caller.unary(_SERVICE, "Update", request, snapshots_pb2.UpdateSnapshotResponse, options)
         return _info(answer.info)
+
+    async def label(self, key: str, labels: Mapping[str, str], **options: Unpack[Options]) -> SnapshotInfo:
+        """Set labels of a snapshot; an empty value removes one; others stay."""
+        return await self.update(key, labels, [f"labels.{name}" for name in labels], **options)
 
     async def list(self, filters: Sequence[str] = (), **options: Unpack[Options]) -> list[SnapshotInfo]:
         """The snapshots that one of the filters fits, all without filters."""
@@ -95,6 +116,11 @@ class Snapshots:
         request = snapshots_pb2.UsageRequest(snapshotter=self.name, key=key)
         answer = await self._caller.unary(_SERVICE, "Usage", request, snapshots_pb2.UsageResponse, options)
         return Usage(answer.size, answer.inodes)
+
+    async def cleanup(self, **options: Unpack[Options]) -> None:
+        """Have the space of removed snapshots given back."""
+        request = snapshots_pb2.CleanupRequest(snapshotter=self.name)
+        await self._caller.unary(_SERVICE, "Cleanup", request, Empty, with_timeout(options, _LONG))
 
 
 class Diff:

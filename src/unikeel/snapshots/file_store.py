@@ -50,6 +50,7 @@ class FileStore:
     :param is_dead: tells whether an owner's token is a dead process's; what such a one left half made is undone when its name
         is wanted, and by :meth:`reconcile`. Without it, everyone counts as living.
     :param empty_size: the size of file systems made without a parent, in bytes.
+    :param store: what the records are called that belong to this directory; several such stores may share a record store.
     :raise FailedPrecondition: the directory and the record store do not belong together; nothing was changed.
     """
 
@@ -62,8 +63,9 @@ class FileStore:
         owner: str,
         is_dead: Callable[[str], bool] = _everyone_lives,
         empty_size: int = EMPTY_SIZE,
+        store: str = "file",
     ) -> None:
-        self._metadata = Metadata(database, store="file", consumer=consumer, owner=owner)
+        self._metadata = Metadata(database, store=store, consumer=consumer, owner=owner)
         self._files = ImageFiles(directory)
         self._tidier = Tidier(self._metadata, self._files)
         self._is_dead = is_dead

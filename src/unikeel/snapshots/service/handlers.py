@@ -1,0 +1,172 @@
+"""The calls of containerd's snapshots service, answered by a store.
+
+What a call says of its snapshotter and its namespace is not looked at: a socket belongs to one consumer, and containerd's collector calls
+without a namespace. Every call of the store runs in a worker thread. A caller that goes away does not end what it asked for: containerd's
+collector takes away what nobody knows.
+
+Failures become gRPC's codes by :data:`unikeel.errors.TABLE`, with the error's whole sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.exceptions import GRPCError
+from grpclib.server import Stream
+
+from unikeel.containerd.wire import snapshots_pb2 as wire
+from unikeel.errors import UnikeelError, mapping, of_system
+from unikeel.snapshots.contract import Info, SnapshotStore
+from unikeel.snapshots.service.messages import batches, info_message, mount_messages
+
+SERVICE: Final = "containerd.services.snapshots.v1.Snapshots"
+
+Q = TypeVar("Q", bound=Message)
+T = TypeVar("T")
+#: Runs a function in a worker thread, from the event loop.
+Work = Callable[[Callable[[], Any]], Awaitable[Any]]
+#: Is told of each call: its method, how long it took in seconds, and the class of its error (empty: none).
+Told = Callable[[str, float, str], None]
+_LOG: Final = logging.getLogger("unikeel.snapshots")
+
+
+def _nobody(_method: str, _seconds: float, _error: str) -> None:
+    """Who is told of calls if nobody is interested."""
+
+
+class SnapshotsService:
+    """The service over one store. ``work`` has the store's calls made, ``told`` counts them."""
+
+    def __init__(self, store: SnapshotStore, work: Work, told: Told = _nobody) -> None:
+        self._store = store
+        self._work = work
+        self._told = told
+        self._cleaning = asyncio.Lock()
+        #: Snapshots were removed, and nobody has given their space back yet.
+        self.dirty = False
+
+    def __mapping__(self) -> dict[str, Handler]:
+        """What grpclib's server asks for: each method by its path."""
+        unary: dict[str, tuple[type[Message], type[Message], Callable[[Any], Awaitable[Message]]]] = {
+            "Prepare": (wire.PrepareSnapshotRequest, wire.PrepareSnapshotResponse, self._prepare),
+            "View": (wire.ViewSnapshotRequest, wire.ViewSnapshotResponse, self._view),
+            "Mounts": (wire.MountsRequest, wire.MountsResponse, self._mounts),
+            "Commit": (wire.CommitSnapshotRequest, Empty, self._commit),
+            "Remove": (wire.RemoveSnapshotRequest, Empty, self._remove),
+            "Stat": (wire.StatSnapshotRequest, wire.StatSnapshotResponse, self._stat),
+            "Update": (wire.UpdateSnapshotRequest, wire.UpdateSnapshotResponse, self._update),
+            "Usage": (wire.UsageRequest, wire.UsageResponse, self._usage),
+            "Cleanup": (wire.CleanupRequest, Empty, self._cleanup),
+        }
+        found = {
+            f"/{SERVICE}/{name}": Handler(
+                partial(self._unary, name, method), Cardinality.UNARY_UNARY, request, response
+            )
+            for name, (request, response, method) in unary.items()
+        }
+        found[f"/{SERVICE}/List"] = Handler(
+            self._list, Cardinality.UNARY_STREAM, wire.ListSnapshotsRequest, wire.ListSnapshotsResponse
+        )
+        return found
+
+    # --- around every call ----------------------------------------------------------------------------------------------
+
+    async def _unary(self, name: str, method: Callable[[Q], Awaitable[Message]], stream: Stream[Q, Message]) -> None:
+        request = await stream.recv_message()
+        if request is None:
+            raise GRPCError(Status.INVALID_ARGUMENT, f"{name} came without a request")
+        await stream.send_message(await self._answered(name, method(request)))
+
+    async def _answered(self, name: str, answer: Awaitable[T]) -> T:
+        """The answer of a call. :raise GRPCError: what it failed by."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        error = ""
+        try:
+            return await answer
+        except UnikeelError as failed:
+            error = type(failed).__name__
+            raise _refused(name, failed) from failed
+        except OSError as failed:
+            error = "OSError"
+            raise _refused(name, of_system(failed, "the daemon's log may tell more")) from failed
+        except asyncio.CancelledError:
+            error = "Cancelled"
+            raise
+        except Exception as failed:
+            error = "Internal"
+            _LOG.exception("%s failed in a way that is our own mistake", name)
+            raise GRPCError(
+                Status.INTERNAL, f"{name} failed: {type(failed).__name__}, see the daemon's log"
+            ) from failed
+        finally:
+            self._told(name, loop.time() - began, error)
+
+    # --- the calls ------------------------------------------------------------------------------------------------------
+
+    async def _prepare(self, request: wire.PrepareSnapshotRequest) -> wire.PrepareSnapshotResponse:
+        labels = dict(request.labels)
+        mounts = await self._work(lambda: self._store.prepare(request.key, request.parent, labels))
+        return wire.PrepareSnapshotResponse(mounts=mount_messages(mounts))
+
+    async def _view(self, request: wire.ViewSnapshotRequest) -> wire.ViewSnapshotResponse:
+        labels = dict(request.labels)
+        mounts = await self._work(lambda: self._store.view(request.key, request.parent, labels))
+        return wire.ViewSnapshotResponse(mounts=mount_messages(mounts))
+
+    async def _mounts(self, request: wire.MountsRequest) -> wire.MountsResponse:
+        return wire.MountsResponse(mounts=mount_messages(await self._work(lambda: self._store.mounts(request.key))))
+
+    async def _commit(self, request: wire.CommitSnapshotRequest) -> Empty:
+        labels = dict(request.labels)
+        await self._work(lambda: self._store.commit(request.name, request.key, labels, parent=request.parent))
+        return Empty()
+
+    async def _remove(self, request: wire.RemoveSnapshotRequest) -> Empty:
+        await self._work(lambda: self._store.remove(request.key))
+        self.dirty = True
+        return Empty()
+
+    async def _stat(self, request: wire.StatSnapshotRequest) -> wire.StatSnapshotResponse:
+        return wire.StatSnapshotResponse(info=info_message(await self._work(lambda: self._store.stat(request.key))))
+
+    async def _update(self, request: wire.UpdateSnapshotRequest) -> wire.UpdateSnapshotResponse:
+        labels, paths = dict(request.info.labels), list(request.update_mask.paths)
+        info = await self._work(lambda: self._store.update(request.info.name, labels, paths))
+        return wire.UpdateSnapshotResponse(info=info_message(info))
+
+    async def _usage(self, request: wire.UsageRequest) -> wire.UsageResponse:
+        used = await self._work(lambda: self._store.usage(request.key))
+        return wire.UsageResponse(size=used.size, inodes=used.inodes)
+
+    async def _cleanup(self, _request: wire.CleanupRequest) -> Empty:
+        await self.cleanup()
+        return Empty()
+
+    async def cleanup(self) -> None:
+        """Give the space of removed snapshots back. Who comes while that is being done waits, and finds little left to do."""
+        async with self._cleaning:
+            self.dirty = False
+            await self._work(self._store.cleanup)
+
+    async def _list(self, stream: Stream[wire.ListSnapshotsRequest, wire.ListSnapshotsResponse]) -> None:
+        """In batches, with nothing locked between them, so that other calls may be made meanwhile."""
+        request = await stream.recv_message()
+        filters = list(request.filters) if request is not None else []
+        found: Iterator[list[Info]] = await self._answered(
+            "List", self._work(lambda: batches(self._store.list(filters)))
+        )
+        while batch := await self._answered("List", self._work(lambda: next(found, None))):
+            await stream.send_message(wire.ListSnapshotsResponse(info=[info_message(info) for info in batch]))
+
+
+def _refused(name: str, error: UnikeelError) -> GRPCError:
+    _LOG.debug("%s is refused: %s", name, error)
+    return GRPCError(Status(mapping(error).rpc), str(error))

@@ -1,0 +1,55 @@
+"""Opening a store by the name that the configuration or a command gives it.
+
+``file`` is the directory ``snapshots`` of the state root; any other name is that of a pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from unikeel.errors import NotFound
+from unikeel.records.database import Database
+from unikeel.snapshots.contract import SnapshotStore
+from unikeel.snapshots.file_store import FileStore
+
+#: The store that every state root has.
+FILE: Final = "file"
+#: How the consumers that have a socket are called in the records.
+_SOCKET: Final = "socket:"
+
+
+class StorePlace(NamedTuple):
+    """Where a state root keeps its stores, and on whose behalf they are opened.
+
+    :ivar directory: the images of the store ``file``. :ivar owner: the token of this process. :ivar is_dead: tells whether a token is a
+        dead process's. :ivar empty_size: of file systems that are made without a parent, in bytes.
+    """
+
+    directory: str
+    database: Database
+    owner: str
+    is_dead: Callable[[str], bool]
+    empty_size: int
+
+
+def socket_consumer(name: str) -> str:
+    """Whose snapshots those are that are made over the socket of this name."""
+    return _SOCKET + name
+
+
+def open_store(name: str, place: StorePlace, consumer: str) -> SnapshotStore:
+    """The store of this name, as one consumer sees it; the caller closes it.
+
+    :raise NotFound: there is no such store. :raise FailedPrecondition: its content and its records do not belong together.
+    """
+    if name == FILE:
+        return FileStore(
+            place.directory,
+            place.database,
+            consumer=consumer,
+            owner=place.owner,
+            is_dead=place.is_dead,
+            empty_size=place.empty_size,
+        )
+    raise NotFound(f"there is no snapshot store {name!r}", f"the store of every state root is {FILE}")
