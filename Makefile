@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help packages venv bytecode samples demo check test test-full bench fuzz completion lock protos launcher bench-containerd lab lab-shell clean
+.PHONY: help packages venv bytecode samples demo check test test-full bench fuzz completion lock protos launcher bench-containerd bench-snapshotter lab lab-shell clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -74,6 +74,10 @@ bench: packages venv samples bytecode ## measure; the table, and build/bench/mai
 bench-containerd: packages venv samples bytecode launcher ## measure under containerd, in the lab; the table, and build/bench/containerd.json (as root, an hour or two)
 	@$(BIN)/python -m lab build
 	$(BIN)/python -m unikeel.bench.containerd
+
+bench-snapshotter: packages venv samples bytecode launcher ## measure block snapshotters, in the lab; the table, and build/bench/snapshotter.json (as root, an hour)
+	@$(BIN)/python -m lab build
+	$(BIN)/python -m unikeel.bench.snapshotter
 
 fuzz: venv ## fuzz what reads foreign input, FUZZ_SECONDS (120) for each target
 	@$(BIN)/python -c 'import atheris' || { echo "fuzzing needs atheris, which Python 3.11 and 3.12 have: make venv PYTHON=python3.12" >&2; exit 1; }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from unikeel.bench.containerd import lines
-from unikeel.bench.containerd.inside.session import Request, rotated
+from unikeel.bench import lines
+from unikeel.bench.containerd.inside.session import Request
 from unikeel.bench.containerd.main import arguments
 from unikeel.bench.containerd.plan import GROUPS, METRICS, STRATEGIES, WORLDS, Block, Plan
-from unikeel.bench.containerd.progress import Estimate, Progress, duration
+from unikeel.bench.progress import Estimate, Progress, duration
+from unikeel.bench.reporting import rotated
 from unikeel.bench.rows import Board, Key
 from unikeel.errors import BadContent, InvalidArgument
 

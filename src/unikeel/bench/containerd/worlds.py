@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from unikeel.bench import contents
-from unikeel.bench.containerd import lines
-from unikeel.bench.containerd.lines import Found
+from unikeel.bench import contents, lines
 from unikeel.bench.containerd.plan import NATIVE, Block, World
+from unikeel.bench.lines import Found
 from unikeel.bench.rows import Board, Json
 from unikeel.errors import NotFound, Unavailable
 
@@ -80,12 +79,13 @@ class Stage(NamedTuple):
 
 
 @contextmanager
-def opened(world: World, samples: str, names: tuple[str, ...]) -> Iterator[Stage]:
-    """A lab of this world with the sample images in it; everything is gone afterwards.
+def opened(blocks: Sequence[Block], samples: str) -> Iterator[Stage]:
+    """A lab of the world of these blocks with the sample images in it; everything is gone afterwards.
 
     :param samples: what ``make samples`` filled.
     :raise NotFound: a sample is missing. :raise Unavailable: the lab is not there, does not start, or left something behind.
     """
+    world, names = blocks[0].world, dict.fromkeys(name for block in blocks for name in block.images)
     archives = {name: os.path.abspath(os.path.join(samples, f"{name}.tar")) for name in names}
     for name, path in archives.items():
         if not os.path.exists(path):

@@ -15,8 +15,9 @@ from unikeel.bench.acquiring import read_back
 from unikeel.bench.containerd.inside import census, containers, plain
 from unikeel.bench.containerd.inside.containers import Kind, Prepared
 from unikeel.bench.containerd.inside.harness import Harness
-from unikeel.bench.containerd.inside.session import Session, rotated
+from unikeel.bench.containerd.inside.session import Session
 from unikeel.bench.containerd.plan import STRATEGIES, UNIKEEL
+from unikeel.bench.reporting import rotated
 from unikeel.bench.rows import Key
 from unikeel.bench.scenarios.acquire import judge
 from unikeel.boot.contract import Choice

@@ -11,9 +11,10 @@ from typing import Final
 
 from unikeel.bench.containerd.inside import containers
 from unikeel.bench.containerd.inside.processes import MB, helpers, named, pss, resident
-from unikeel.bench.containerd.inside.session import Session, rotated
+from unikeel.bench.containerd.inside.session import Session
 from unikeel.bench.containerd.inside.tasks import BUSYBOX, ours, sampled
 from unikeel.bench.containerd.plan import RUNC, UNIKEEL
+from unikeel.bench.reporting import rotated
 from unikeel.errors import UnikeelError
 
 _STRATEGIES: Final = ("shared-view", "cache")

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Self, TypeVar
+from collections.abc import Mapping
+from typing import NamedTuple, Self
 
-from unikeel.bench import environment
-from unikeel.bench.containerd import lines
-from unikeel.bench.quiet import Quiet
+from unikeel.bench import environment, lines
+from unikeel.bench.reporting import Reporter
 from unikeel.bench.rows import Json, Key
 from unikeel.containerd.client import Containerd
 from unikeel.errors import InvalidArgument
-
-T = TypeVar("T")
 
 
 class Request(NamedTuple):
@@ -49,14 +46,14 @@ class Request(NamedTuple):
         return list(self.boot_files)
 
 
-class Session:
+class Session(Reporter):
     """The block while it runs; an asynchronous context manager."""
 
     def __init__(self, request: Request) -> None:
+        super().__init__(request.patience)
         self.request = request
         self.snapshotter = request.snapshotter
         self.containerd = Containerd()
-        self.quiet = Quiet(request.patience)
 
     def within(self, namespace: str) -> Session:
         """The same in another namespace of containerd. It need not be closed."""
@@ -85,24 +82,6 @@ class Session:
         """A key of this world."""
         return Key(scenario, metric, unit, image, strategy, self.snapshotter, runtime, concurrency, siblings)
 
-    def sample(self, key: Key, value: float) -> None:
-        """A sample."""
-        print(lines.sample(key, value))
-
-    def failure(self, keys: Iterable[Key], error: Exception | str) -> None:
-        """No sample, for these series."""
-        for key in keys:
-            print(lines.failure(key, str(error) or type(error).__name__))
-
-    def notice(self, message: str) -> None:
-        """Something for the report."""
-        print(lines.notice(message))
-
-    def begin_round(self) -> None:
-        """Wait for a quiet host, and have printed what there is: what was measured is not lost if the next round never ends."""
-        sys.stdout.flush()
-        self.quiet.wait()
-
     async def describe(self) -> None:
         """What this world is."""
         found: dict[str, Json] = {
@@ -114,13 +93,3 @@ class Session:
             "runc": environment.first_line(["runc", "--version"]),
         }
         print(lines.environment(found))
-
-    def end(self) -> None:
-        """Everything was measured."""
-        print(lines.end(), flush=True)
-
-
-def rotated(among: Sequence[T], by: int) -> list[T]:
-    """The same in another order for each round, so that nobody always comes after the same neighbour."""
-    start = by % len(among) if among else 0
-    return [*among[start:], *among[:start]]

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 from unikeel.bench.containerd.inside import containers
-from unikeel.bench.containerd.inside.session import Session, rotated
+from unikeel.bench.containerd.inside.session import Session
 from unikeel.bench.containerd.inside.tasks import ours, sampled
+from unikeel.bench.reporting import rotated
 
 _STRATEGIES: Final = ("shared-view", "cache")
 

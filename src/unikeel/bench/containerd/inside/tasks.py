@@ -13,8 +13,9 @@ from typing import Final, NamedTuple
 from unikeel.bench.containerd.inside import census, containers
 from unikeel.bench.containerd.inside.containers import Kind, Prepared
 from unikeel.bench.containerd.inside.processes import Pair, processor_ms, resident
-from unikeel.bench.containerd.inside.session import Session, rotated
+from unikeel.bench.containerd.inside.session import Session
 from unikeel.bench.containerd.plan import RUNC, STRATEGIES, UNIKEEL
+from unikeel.bench.reporting import rotated
 from unikeel.bench.rows import Key
 from unikeel.containerd.records import RUNNING
 from unikeel.errors import UnikeelError

@@ -5,11 +5,52 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
-
-from unikeel.bench.containerd.plan import Block
+from typing import Final, Protocol
 
 _MINUTE: Final = 60
+
+
+class World(Protocol):
+    """Where blocks run: a lab on a root, and the snapshotter that it is named after. Worlds are compared and hashed."""
+
+    @property
+    def root(self) -> str:
+        """The lab's root."""
+        ...
+
+    @property
+    def snapshotter(self) -> str:
+        """Its name in rows and reports."""
+        ...
+
+
+class Block(Protocol):
+    """Some rounds of one group of samples in one world, from the round ``first`` on; ``guess`` is how many seconds they may take."""
+
+    @property
+    def world(self) -> World:
+        """Where."""
+        ...
+
+    @property
+    def group(self) -> str:
+        """What."""
+        ...
+
+    @property
+    def first(self) -> int:
+        """The number of the first round."""
+        ...
+
+    @property
+    def rounds(self) -> int:
+        """How many."""
+        ...
+
+    @property
+    def guess(self) -> float:
+        """Seconds."""
+        ...
 
 
 class Estimate:

@@ -1,0 +1,48 @@
+"""What every process that takes samples in a lab does: prints them as lines (:mod:`.lines`), and waits for a quiet host before a round."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from unikeel.bench import lines
+from unikeel.bench.quiet import Quiet
+from unikeel.bench.rows import Key
+
+T = TypeVar("T")
+
+
+class Reporter:
+    """:param patience: seconds that each round may wait, on average."""
+
+    def __init__(self, patience: float) -> None:
+        self.quiet = Quiet(patience)
+
+    def sample(self, key: Key, value: float) -> None:
+        """A sample."""
+        print(lines.sample(key, value))
+
+    def failure(self, keys: Iterable[Key], error: Exception | str) -> None:
+        """No sample, for these series."""
+        for key in keys:
+            print(lines.failure(key, str(error) or type(error).__name__))
+
+    def notice(self, message: str) -> None:
+        """Something for the report."""
+        print(lines.notice(message))
+
+    def begin_round(self) -> None:
+        """Wait for a quiet host, and have printed what there is: what was measured is not lost if the next round never ends."""
+        sys.stdout.flush()
+        self.quiet.wait()
+
+    def end(self) -> None:
+        """Everything was measured."""
+        print(lines.end(), flush=True)
+
+
+def rotated(among: Sequence[T], by: int) -> list[T]:
+    """The same in another order for each round, so that nobody always comes after the same neighbour."""
+    start = by % len(among) if among else 0
+    return [*among[start:], *among[:start]]

@@ -1,0 +1,118 @@
+"""Labs with snapshotters in them, and blocks of samples run there. The one module that knows the lab, which is not part of the package."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from unikeel.bench import lines
+from unikeel.bench.lines import Found
+from unikeel.bench.rows import Board, Json
+from unikeel.bench.snapshotter import layered
+from unikeel.bench.snapshotter.inside.session import Contender
+from unikeel.bench.snapshotter.plan import CONTENT_MIB, NATIVE, SIZE_MIB, Block, World
+from unikeel.errors import Unavailable
+
+if TYPE_CHECKING:
+    from lab.place import Place
+
+_PYTHON: Final = "/opt/unikeel/bin/python"
+_INSIDE: Final = "unikeel.bench.snapshotter.inside"
+#: Gigabytes of the XFS that containerd's and our files lie on, where that is what is compared.
+_XFS_GIB: Final = 24
+_XFS: Final = """
+truncate -s "$1G" /var/tmp/xfs
+mkfs.xfs -q -m reflink=1 /var/tmp/xfs
+mkdir /run/xfs
+mount -o loop /var/tmp/xfs /run/xfs
+for name in containerd unikeel; do mkdir /run/xfs/$name; mount --bind /run/xfs/$name /var/lib/$name; done
+"""
+_MINUTE: Final = 60.0
+
+
+class Stage(NamedTuple):
+    """A world that runs, with the layered image unpacked into every snapshotter in it."""
+
+    world: World
+    place: Place
+    contenders: Mapping[str, Contender]
+
+    def run(self, block: Block, board: Board, patience: float) -> Found:
+        """See :meth:`unikeel.bench.running.Stage.run`."""
+        from lab.errors import LabError
+
+        request: dict[str, Json] = {
+            "group": block.group,
+            "contenders": [list(self.contenders[name]) for name in block.contenders],
+            "image": layered.NAME,
+            "first": block.first,
+            "rounds": block.rounds,
+            "many": block.many,
+            "few": block.few,
+            "samples": block.samples,
+            "patience": patience,
+        }
+        where = f"{block.group} of {self.world.snapshotter}"
+        argv = [_PYTHON, "-m", _INSIDE, json.dumps(request)]
+        try:
+            done = self.place.run(argv, timeout=block.timeout, check=False)
+        except LabError as error:
+            raise Unavailable(f"{where}: {error}") from None
+        found = lines.take(board, done.stdout.splitlines())
+        if not found.complete:
+            said = [line for line in done.stderr.splitlines() if line.strip()]
+            detail = said[-1] if said else f"the process ended with status {done.returncode}"
+            raise Unavailable(f"{where}: {detail}")
+        return found
+
+
+@contextmanager
+def opened(blocks: Sequence[Block]) -> Iterator[Stage]:
+    """A lab of the world of these blocks; everything is gone afterwards.
+
+    :raise Unavailable: the lab is not there, does not start, or left something behind.
+    """
+    world = blocks[0].world
+    names = list(dict.fromkeys(name for block in blocks for name in block.contenders))
+    try:
+        from lab.errors import LabError
+    except ImportError:
+        raise Unavailable("the lab is not on Python's path", "run this in the project's directory") from None
+    try:
+        with _place(world) as place, tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+            archive, image = f"{scratch}/layered.tar", layered.made(CONTENT_MIB)
+            with open(archive, "wb") as file:
+                file.write(image.archive)
+            contenders = {name: _contender(world, name, image.chain_id) for name in names}
+            for contender in contenders.values():
+                place.import_image(archive, snapshotter=contender.snapshotter, timeout=5 * _MINUTE)
+            yield Stage(world, place, contenders)
+    except LabError as error:
+        raise Unavailable(str(error)) from None
+
+
+def _contender(world: World, name: str, parent: str) -> Contender:
+    """A contender as the process inside is told."""
+    pool = "pool" if world.builtin == "devmapper" else ""
+    return Contender(name, world.builtin, "", pool, parent)
+
+
+@contextmanager
+def _place(world: World) -> Iterator[Place]:
+    if world.where == NATIVE:
+        from lab.native import Native
+
+        with Native(world.root, containerd=False) as native:
+            if world.file_system == "xfs":
+                native.run(["sh", "-ec", _XFS, "sh", str(_XFS_GIB)], timeout=_MINUTE)
+            native.start_containerd(world.builtin, image_mib=SIZE_MIB, cri=False)
+            yield native
+    else:
+        from lab.machine import Machine
+
+        with Machine() as machine:
+            machine.start_containerd(world.builtin, image_mib=SIZE_MIB, cri=False)
+            yield machine
