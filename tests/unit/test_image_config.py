@@ -219,6 +219,8 @@ configs = st.builds(
     rootfs=st.sampled_from(["", "block"]),
     machine=st.sampled_from(["", "q35"]),
     powerdown=st.sampled_from([None, True, False]),
+    net_device=st.sampled_from(["", "service", "x" * 67]),
+    block_device=st.sampled_from(["", "storage", "9"]),
 )
 
 

@@ -15,6 +15,7 @@ from unikeel.model.plan import (
     LaunchPlan,
     LaunchRequest,
     PlanFile,
+    TapNet,
     UserNet,
     decode_exit,
 )
@@ -196,6 +197,64 @@ def test_a_qcow2_disk_without_a_base_opens_none_whatever_its_header_says() -> No
     assert plan.argv[plan.argv.index("-device") - 1].endswith('"backing": null}')
 
 
+def device_of(plan: LaunchPlan, kind: str) -> str:
+    return next(word for word in plan.argv if word.startswith(kind))
+
+
+TAP = TapNet("10.88.0.7", 16, "10.88.0.1", "10.88.0.1", "52:54:00:12:34:56", "tap0", mtu=1400)
+
+
+def test_a_tap_comes_as_a_descriptor_with_its_mtu() -> None:
+    plan = monitors.plan(LINUX._replace(network=TAP), FACTS)
+    assert device_of(plan, "tap,") == f"tap,id=net0,fd={plan.fd_of(FileRole.NET)}"
+    assert device_of(plan, "virtio-net") == "virtio-net-pci,netdev=net0,mac=52:54:00:12:34:56,host_mtu=1400,romfile="
+    assert plan.argv[-1].startswith(
+        "panic=-1 console=ttyS0 quiet ip=10.88.0.7::10.88.0.1:255.255.0.0:unikeel:eth0:off:10.88.0.1 "
+    )
+
+
+@pytest.mark.parametrize("kind", ["mewz", "hermit"])
+def test_guests_that_know_the_modern_interface_only_get_no_other(kind: str) -> None:
+    plan = monitors.plan(LINUX._replace(guest=GuestConfig(kind, "qemu", "/k"), network=TAP), FACTS)
+    assert "disable-legacy=on" in device_of(plan, "virtio-net").split(",")
+
+
+def test_a_unikernel_of_solo5_on_qemu_compared_whole() -> None:
+    request = LINUX._replace(guest=GuestConfig("mirage", "qemu", "/k"), args=("-v",), network=TAP._replace(mtu=0))
+    assert monitors.plan(request, FACTS) == LaunchPlan(
+        argv=(
+            "/usr/bin/qemu-system-x86_64",
+            *("-name", "guest=web,,1"),
+            *COMMON,
+            *Q35,
+            *TCG,
+            *("-m", "512M", "-smp", "2"),
+            *sockets(5, 6),
+            *("-netdev", "tap,id=net0,fd=4"),
+            *("-device", "virtio-net-pci,netdev=net0,mac=52:54:00:12:34:56,romfile="),
+            *EXIT,
+            *("-kernel", "/proc/self/fd/3", "-append", "--ipv4=10.88.0.7/16 --ipv4-gateway=10.88.0.1 -v"),
+        ),
+        files=(
+            PlanFile(FileRole.KERNEL, False),
+            PlanFile(FileRole.NET, True),
+            PlanFile(FileRole.QMP, True),
+            PlanFile(FileRole.CONSOLE, True),
+        ),
+        devices=(),
+        environment=ENVIRONMENT,
+        memory_mib=512,
+        binds=FACTS.binds,
+        exit=ExitRule.SOLO5_EXIT,
+        powerdown=False,
+    )
+
+
+@pytest.mark.parametrize(("status", "code"), [(83, 0), (0, 0), (3, 1), (-9, 137), (2, MONITOR_FAILED)])
+def test_exit_of_a_guest_of_solo5_for_virtio(status: int, code: int) -> None:
+    assert decode_exit(ExitRule.SOLO5_EXIT, status, stderr_empty=True) == code
+
+
 def test_descriptor_numbers_follow_the_files() -> None:
     plan = monitors.plan(HELLO._replace(initrd=True), FACTS)
     assert [plan.fd_of(file.role) for file in plan.files] == [3, 4, 5, 6]
@@ -221,7 +280,7 @@ def test_the_image_says_whether_it_obeys_the_power_button(*, wish: bool) -> None
         ({"disk": DiskSpec("raw", backing=True)}, "raw disk cannot have a backing"),
         ({"disk": DiskSpec("raw", id="x" * 21)}, "too long"),
         ({"network": NET._replace(mac="\0")}, "NUL"),
-        ({"guest": GuestConfig("rumprun", "qemu", "/k")}, "not offered"),
+        ({"guest": GuestConfig("rumprun", "qemu", "/k")}, "monitor 'qemu' cannot run guest 'rumprun'"),
         ({"guest": GuestConfig("linux", "hvt", "/k")}, "not offered"),
     ],
 )

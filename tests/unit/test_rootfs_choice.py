@@ -7,7 +7,7 @@ import pytest
 from unikeel.errors import BadContent, Unimplemented
 from unikeel.guests import guest
 from unikeel.model.image_fields import GuestConfig
-from unikeel.model.rootfs import BlockSupport, Rootfs, choose_rootfs
+from unikeel.model.rootfs import Able, BlockSupport, Rootfs, choose_rootfs
 
 LINUX = GuestConfig("linux", "qemu", "/k")
 GENERIC = GuestConfig("generic", "qemu", "/k")
@@ -29,7 +29,7 @@ NO_BLOCK = BlockSupport(supported=False)
     ],
 )
 def test_decision(config: GuestConfig, block: BlockSupport, fs: str, expected: tuple[Rootfs, bool, bool]) -> None:
-    choice = choose_rootfs(config, block, fs)
+    choice = choose_rootfs(config, Able(block, snapshot_fs=fs))
     assert (choice.kind, choice.disk, choice.initrd) == expected
     assert choice.reason
 
@@ -45,9 +45,80 @@ def test_decision(config: GuestConfig, block: BlockSupport, fs: str, expected: t
 )
 def test_what_is_not_offered_says_so(config: GuestConfig, block: BlockSupport, fs: str, message: str) -> None:
     with pytest.raises(Unimplemented, match=message):
-        choose_rootfs(config, block, fs)
+        choose_rootfs(config, Able(block, snapshot_fs=fs))
 
 
 def test_our_own_wish_that_cannot_be_is_the_images_fault() -> None:
     with pytest.raises(BadContent, match=r"org\.unikeel\.rootfs=block: the container's snapshot is not a block device"):
-        choose_rootfs(LINUX._replace(rootfs="block"), EXT, "")
+        choose_rootfs(LINUX._replace(rootfs="block"), Able(EXT))
+
+
+DISK = Able(EXT, snapshot_fs="ext4", image_disk=True)
+SHARING = Able(EXT, snapshot_fs="ext4", shared=("virtiofs", "9p"))
+
+
+@pytest.mark.parametrize(
+    ("config", "able", "kind", "reason"),
+    [
+        # The order of urunc.md 5.1: each line has everything that the next one has, and one thing more that wins.
+        (LINUX, DISK, Rootfs.NONE, "the image asks for no root file system"),
+        (LINUX._replace(mount_rootfs=True), SHARING, Rootfs.SNAPSHOT, "mountRootfs, and linux can use ext4"),
+        (
+            LINUX._replace(mount_rootfs=True),
+            SHARING._replace(snapshot_fs="xfs"),
+            Rootfs.SHARED,
+            "mountRootfs by virtiofs: guest linux cannot mount xfs (it can: ext2, ext3, ext4)",
+        ),
+        (
+            LINUX._replace(mount_rootfs=True),
+            SHARING._replace(snapshot_fs="", shared=("9p",)),
+            Rootfs.SHARED,
+            "mountRootfs by 9p: the container's snapshot is not a block device",
+        ),
+        (
+            LINUX._replace(mount_rootfs=True, block="/d", block_mount="/"),
+            DISK,
+            Rootfs.IMAGE_DISK,
+            "the image's own disk /d is to be /",
+        ),
+        (
+            LINUX._replace(mount_rootfs=True, block="/d", block_mount="/data"),
+            DISK,
+            Rootfs.SNAPSHOT,
+            "mountRootfs, and linux can use ext4",
+        ),
+        (
+            LINUX._replace(mount_rootfs=True, block="/d", block_mount="/", initrd="/i"),
+            DISK,
+            Rootfs.INITRD,
+            "the image names the initrd /i",
+        ),
+        (
+            LINUX._replace(mount_rootfs=True, initrd="/i", rootfs="block"),
+            DISK,
+            Rootfs.SNAPSHOT,
+            "org.unikeel.rootfs=block, loaded by the initrd /i",
+        ),
+    ],
+)
+def test_the_order_and_the_reasons(config: GuestConfig, able: Able, kind: Rootfs, reason: str) -> None:
+    choice = choose_rootfs(config, able)
+    assert (choice.kind, choice.reason) == (kind, reason)
+    assert bool(choice.share) is (kind is Rootfs.SHARED)
+
+
+def test_a_guest_without_block_devices_gets_a_shared_directory_instead_of_the_images_disk() -> None:
+    config = GuestConfig("unikraft", "qemu", "/k", block="/d", block_mount="/", mount_rootfs=True)
+    choice = choose_rootfs(config, Able(NO_BLOCK, snapshot_fs="ext4", shared=("9p",), image_disk=True))
+    assert (choice.kind, choice.share) == (Rootfs.SHARED, "9p")
+
+
+def test_an_initrd_that_the_guest_cannot_use_is_the_images_fault() -> None:
+    config = GuestConfig("rumprun", "hvt", "/k", initrd="/i")
+    with pytest.raises(BadContent, match="guest rumprun cannot use an initrd"):
+        choose_rootfs(config, Able(guest("rumprun").block, guest("rumprun").initrd))
+
+
+def test_a_disk_of_the_images_own_that_nobody_attaches_is_never_passed_over() -> None:
+    with pytest.raises(Unimplemented, match="the image's own disk image /d cannot be attached"):
+        choose_rootfs(LINUX._replace(initrd="/i", block="/d", block_mount="/data"), Able(EXT))

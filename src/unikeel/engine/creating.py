@@ -127,7 +127,7 @@ def _guest_config(services: Services, image: Image, options: Options, parent: st
 def _settings(services: Services, image: Image, options: Options, guest: GuestConfig) -> Settings:
     from unikeel.guests import guest as find_guest
     from unikeel.model.names import check_pair
-    from unikeel.model.rootfs import choose_rootfs
+    from unikeel.model.rootfs import Able, choose_rootfs
     from unikeel.monitors import monitor as find_monitor
 
     config = services.config
@@ -137,7 +137,7 @@ def _settings(services: Services, image: Image, options: Options, guest: GuestCo
         raise InvalidArgument(error.message, error.hint) if options.monitor else error from None
     find_monitor(guest.monitor)
     kind = find_guest(guest.type)
-    choice = choose_rootfs(guest, kind.block, "ext4")
+    choice = choose_rootfs(guest, Able(kind.block, kind.initrd, "ext4"))
     memory = whole_mib(options.memory or config.monitor_memory)
     cpus = options.cpus or config.monitor_cpus
     if memory < _MEMORY_MIN_MIB:
@@ -152,6 +152,8 @@ def _settings(services: Services, image: Image, options: Options, guest: GuestCo
     environment = (*image.env, *options.env)
     if options.env and not kind.environment:
         services.notice(f"guest {guest.type} takes no environment variables: -e has no effect")
+    if options.args and not kind.arguments:
+        services.notice(f"guest {guest.type} takes no arguments: those given have no effect")
     return Settings(
         guest=guest,
         # As other container tools have it: given arguments replace the image's command, not its entry point.
@@ -167,6 +169,8 @@ def _settings(services: Services, image: Image, options: Options, guest: GuestCo
         sandbox=options.sandbox,
         disk=choice.disk,
         initrd=choice.initrd,
+        rootfs=choice.kind.value,
+        rootfs_reason=choice.reason,
     )
 
 

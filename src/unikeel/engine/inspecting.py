@@ -7,6 +7,7 @@ import os
 
 from unikeel.engine.containers import Container
 from unikeel.engine.services import Services, read_text
+from unikeel.engine.settings import Settings
 from unikeel.errors import NotFound
 
 
@@ -18,6 +19,8 @@ def describe(services: Services, container: Container) -> dict[str, object]:
     found["state"] = container.state.value
     found["auto_remove"] = bool(container.auto_remove)
     found["uid"] = services.uid(container.slot)
+    settings = Settings.from_json(dict(container.settings))
+    found["rootfs"] = {"kind": settings.rootfs, "reason": settings.rootfs_reason}
     found["disk"] = _disk(services, container.id)
     found["monitor"] = _monitor(services, container.id)
     found["console_log"] = os.path.join(services.layout.container(container.id), "console.log")

@@ -49,6 +49,9 @@ class Settings(NamedTuple):
     sandbox: bool
     disk: bool
     initrd: bool
+    #: What the guest's root file system is (:class:`unikeel.model.rootfs.Rootfs`), and why; empty in records of earlier versions.
+    rootfs: str = ""
+    rootfs_reason: str = ""
 
     def to_json(self) -> dict[str, object]:
         """As the record stores it."""

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from unikeel.errors import InvalidArgument
-from unikeel.model.plan import LaunchRequest
+from unikeel.model.plan import ExitRule, LaunchRequest
 from unikeel.model.rootfs import BlockSupport
+
+
+class Solo5Devices(NamedTuple):
+    """Names in Solo5's manifest; empty: it is no guest of Solo5's monitors."""
+
+    net: str = ""
+    block: str = ""
 
 
 class Guest(Protocol):
@@ -33,6 +40,10 @@ class Guest(Protocol):
         """It is told its network settings at boot, so that it has a working network without being asked for one."""
 
     @property
+    def arguments(self) -> bool:
+        """Arguments reach it. If not, they are dropped, and the front end says so for those that a user gave."""
+
+    @property
     def environment(self) -> bool:
         """Environment variables reach it. If not, they are dropped, and the front end says so for those that a user gave."""
 
@@ -43,6 +54,18 @@ class Guest(Protocol):
     @property
     def powerdown(self) -> bool:
         """It usually obeys a power button; the image's ``org.unikeel.powerdown`` overrules this."""
+
+    @property
+    def modern(self) -> bool:
+        """Its drivers know only virtio's modern interface (virtio 1.0), so a card may not offer the older one."""
+
+    @property
+    def exit(self) -> ExitRule:
+        """What QEMU's exit status says of it."""
+
+    @property
+    def devices(self) -> Solo5Devices:
+        """What Solo5's manifest in its kernel calls its devices, where the image does not say."""
 
     def machine(self, accel: str, wish: str) -> str:
         """The machine to boot it on under ``kvm`` or ``tcg`` where the user does not say: ``microvm`` or ``q35``.
@@ -68,3 +91,8 @@ def within(line: str, limit: int, guest: str) -> str:
             "give fewer arguments or variables",
         )
     return line
+
+
+def joined(request: LaunchRequest) -> str:
+    """The arguments with single spaces between them and no quotes, as urunc gives them; without any, the image's command line."""
+    return " ".join(request.args) or request.guest.cmdline

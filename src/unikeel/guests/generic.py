@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from unikeel.guests.contract import Guest, within
-from unikeel.model.plan import LaunchRequest
+from unikeel.guests.contract import Guest, Solo5Devices, joined, within
+from unikeel.model.plan import ExitRule, LaunchRequest
 from unikeel.model.rootfs import BlockSupport
 
 #: One page with its NUL: more than any loader that we met cuts off.
@@ -24,8 +24,12 @@ class Generic:
     initrd = True
     network = True
     addressed = False
+    arguments = True
     environment = False
     shared: tuple[str, ...] = ()
+    modern = False
+    exit = ExitRule.DEBUG_EXIT
+    devices = Solo5Devices()
     powerdown = False
 
     def machine(self, accel: str, wish: str) -> str:
@@ -35,7 +39,7 @@ class Generic:
 
     def cmdline(self, request: LaunchRequest) -> str:
         """The arguments, or the image's command line if there are none."""
-        return within(" ".join(request.args) or request.guest.cmdline, CMDLINE_LIMIT, self.name)
+        return within(joined(request), CMDLINE_LIMIT, self.name)
 
 
 GUEST: Final[Guest] = Generic()

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from unikeel.errors import InvalidArgument
-from unikeel.guests.contract import Guest, within
+from unikeel.guests.contract import Guest, Solo5Devices, within
 from unikeel.model.names import quote
-from unikeel.model.plan import LaunchRequest, UserNet
+from unikeel.model.plan import ExitRule, LaunchRequest, Net
 from unikeel.model.rootfs import BlockSupport
 
 #: COMMAND_LINE_SIZE of x86 (arch/x86/include/asm/setup.h) without its NUL.
@@ -37,8 +37,12 @@ class Linux:
     initrd = True
     network = True
     addressed = True
+    arguments = True
     environment = True
     shared = ("virtiofs", "9p")
+    modern = False
+    exit = ExitRule.DEBUG_EXIT
+    devices = Solo5Devices()
     powerdown = True
 
     def machine(self, accel: str, wish: str) -> str:
@@ -77,7 +81,7 @@ def _root(request: LaunchRequest) -> Iterator[str]:
         yield from ("root=/dev/ram0", "rw")
 
 
-def _ip(network: UserNet, hostname: str) -> str:
+def _ip(network: Net, hostname: str) -> str:
     """``ip=ADDRESS::GATEWAY:MASK:HOST:eth0:off:DNS`` (Documentation/admin-guide/nfs/nfsroot.rst)."""
     if not hostname or len(hostname) > 63 or not _HOSTNAME.issuperset(hostname):
         raise InvalidArgument(f"{quote(hostname)} cannot be a host name", "use up to 63 letters, digits, '-' and '.'")

@@ -11,6 +11,8 @@ OWN_PREFIX: Final = "org.unikeel."
 #: The longest path of a boot file, and the longest value of any kind, in characters.
 PATH_LIMIT: Final = 4096
 VALUE_LIMIT: Final = 64 << 10
+#: The longest name of a device in Solo5's manifest.
+DEVICE_LIMIT: Final = 67
 
 
 class GuestConfig(NamedTuple):
@@ -31,6 +33,9 @@ class GuestConfig(NamedTuple):
     machine: str = ""
     #: Whether the guest obeys a power button; None: what its type usually does.
     powerdown: bool | None = None
+    #: What Solo5's manifest in the kernel calls its network and its block device; empty: as its type usually does.
+    net_device: str = ""
+    block_device: str = ""
 
 
 def _text(value: str) -> str:
@@ -75,6 +80,13 @@ def _boolean(value: str) -> bool:
     raise ValueError("must be true or false")
 
 
+def _device(value: str) -> str:
+    """A device's name in Solo5's manifest (Solo5, docs/architecture.md): 1 to 67 letters and digits."""
+    if not value.isascii() or not value.isalnum() or len(value) > DEVICE_LIMIT:
+        raise ValueError(f"must be 1 to {DEVICE_LIMIT} letters and digits")
+    return value
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def check(value: str) -> str:
         if value not in choices:
@@ -103,6 +115,8 @@ FIELDS: Final[dict[str, Field]] = {
     OWN_PREFIX + "rootfs": Field("rootfs", _one_of("block")),
     OWN_PREFIX + "machine": Field("machine", _one_of("microvm", "q35")),
     OWN_PREFIX + "powerdown": Field("powerdown", _boolean),
+    PREFIX + "solo5NetDev": Field("net_device", _device),
+    PREFIX + "solo5BlkDev": Field("block_device", _device),
 }
 #: Without all of these, annotations are not a configuration.
 REQUIRED: Final = (PREFIX + "unikernelType", PREFIX + "hypervisor", PREFIX + "binary")

@@ -1,7 +1,7 @@
 """The names of guests and monitors, which pairs fit, and the nearest spelling of a name that is wrong.
 
-The pairs are those of urunc's validation (the images we must run are made for it), plus our own guest ``generic``. A known name
-need not be offered by this version: the registries (:mod:`unikeel.guests`, :mod:`unikeel.monitors`) decide that.
+The pairs are those of urunc's validation (the images we must run are made for it), plus our own guest ``generic`` and the monitor ``uml``, user-mode
+Linux. A known name need not be offered by this version: the registries (:mod:`unikeel.guests`, :mod:`unikeel.monitors`) decide that.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ PAIRS: Final[dict[str, tuple[str, ...]]] = {
     "cloud-hypervisor": ("linux",),
     "hvt": ("rumprun", "mirage"),
     "spt": ("rumprun", "mirage"),
+    "uml": ("linux",),
     "hyperlight-unikraft": ("unikraft",),
 }
 

@@ -15,6 +15,8 @@ from unikeel.model.image_fields import GuestConfig
 FIRST_FD: Final = 3
 #: What a container's exit status is if the monitor failed, not the guest: as ``docker run`` has it.
 MONITOR_FAILED: Final = 125
+#: What a guest of Solo5 for virtio writes to isa-debug-exit at its end.
+SOLO5_ENDED: Final = 41
 
 
 class FileRole(Enum):
@@ -45,6 +47,8 @@ class ExitRule(Enum):
 
     #: QEMU's isa-debug-exit: a guest that writes v makes QEMU exit with 2v+1; an orderly power-off is 0.
     DEBUG_EXIT = "debug-exit"
+    #: The same device as Solo5 for virtio uses it: it always writes 41, however its program ended (Solo5, bindings/virtio/platform.c).
+    SOLO5_EXIT = "solo5-exit"
     #: The monitor's status is the guest's.
     SAME = "same"
 
@@ -101,8 +105,37 @@ class UserNet(NamedTuple):
     @property
     def netmask(self) -> str:
         """The dotted mask of the prefix."""
-        bits = 0xFFFFFFFF << (32 - self.prefix) & 0xFFFFFFFF
-        return ".".join(str(bits >> shift & 0xFF) for shift in (24, 16, 8, 0))
+        return netmask(self.prefix)
+
+
+class TapNet(NamedTuple):
+    """A tap device of the monitor's network namespace, and what the guest behind it is told."""
+
+    address: str
+    #: Length of the network's prefix, in bits.
+    prefix: int
+    gateway: str
+    #: An empty string: none.
+    dns: str
+    mac: str
+    #: The tap's name in the monitor's network namespace.
+    name: str
+    #: The largest packet in bytes; 0: the guest's default.
+    mtu: int = 0
+
+    @property
+    def netmask(self) -> str:
+        """The dotted mask of the prefix."""
+        return netmask(self.prefix)
+
+
+Net = UserNet | TapNet
+
+
+def netmask(prefix: int) -> str:
+    """The dotted IPv4 mask with ``prefix`` ones, 0 to 32."""
+    bits = 0xFFFFFFFF << (32 - prefix) & 0xFFFFFFFF
+    return ".".join(str(bits >> shift & 0xFF) for shift in (24, 16, 8, 0))
 
 
 class LaunchRequest(NamedTuple):
@@ -123,7 +156,7 @@ class LaunchRequest(NamedTuple):
     accel: str
     disk: DiskSpec | None = None
     initrd: bool = False
-    network: UserNet | None = None
+    network: Net | None = None
     hostname: str = "unikeel"
     #: The guest's processors do not run before they are told to.
     halted: bool = False
@@ -142,4 +175,5 @@ def decode_exit(rule: ExitRule, monitor_status: int, *, stderr_empty: bool) -> i
         return monitor_status
     if monitor_status % 2 == 0 or (monitor_status == 1 and not stderr_empty):
         return MONITOR_FAILED
-    return (monitor_status - 1) // 2
+    code = (monitor_status - 1) // 2
+    return 0 if rule is ExitRule.SOLO5_EXIT and code == SOLO5_ENDED else code

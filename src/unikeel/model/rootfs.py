@@ -1,7 +1,10 @@
 """Which root file system a guest gets: one pure decision, with a reason that users can read.
 
-The order is urunc's (an initrd wins, then an image's own disk, then the container's snapshot, then a shared directory, else none), with one
-extension of ours: ``org.unikeel.rootfs=block`` makes the container's snapshot the guest's root disk although there is an initrd.
+The order is urunc's: an initrd wins; then a disk image of the image's own that is to be ``/``, if the guest can use a disk; then, with ``mountRootfs``,
+the container's snapshot as a disk, if the guest can mount what is in it, else a directory that is shared with the guest; else none. One extension is
+ours: ``org.unikeel.rootfs=block`` makes the snapshot the guest's root disk although there is an initrd.
+
+What nobody can give is an error, never silence.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final, NamedTuple
 
-from unikeel.errors import BadContent, Unimplemented
+from unikeel.errors import BadContent, UnikeelError, Unimplemented
 from unikeel.model.image_fields import GuestConfig
 
 
@@ -18,7 +21,12 @@ class Rootfs(Enum):
 
     NONE = "none"
     INITRD = "initrd"
+    #: A disk image that lies in the image.
+    IMAGE_DISK = "image-disk"
+    #: The container's snapshot, as a disk.
     SNAPSHOT = "snapshot"
+    #: The container's root directory, shared with the guest.
+    SHARED = "shared"
 
 
 class RootfsChoice(NamedTuple):
@@ -31,6 +39,8 @@ class RootfsChoice(NamedTuple):
     initrd: bool
     #: Why, as a phrase for people.
     reason: str
+    #: The shared file system that is used, ``virtiofs`` or ``9p``; else empty.
+    share: str = ""
 
 
 class BlockSupport(NamedTuple):
@@ -44,43 +54,75 @@ class BlockSupport(NamedTuple):
 NO_DEVICE: Final = "the container's snapshot is not a block device"
 
 
-def choose_rootfs(
-    config: GuestConfig, block: BlockSupport, snapshot_fs: str, no_device: str = NO_DEVICE
-) -> RootfsChoice:
+class Able(NamedTuple):
+    """What the guest can use, and what its monitor, the host and the front end can give."""
+
+    block: BlockSupport
+    #: The guest can use an initrd.
+    initrd: bool = True
+    #: The file system in the container's snapshot, such as ``ext4``; empty: it is not a block device.
+    snapshot_fs: str = ""
+    #: The sentence for that.
+    no_device: str = NO_DEVICE
+    #: Shared file systems that guest, monitor and host can all three, best first.
+    shared: tuple[str, ...] = ()
+    #: A disk image that lies in the image can be attached.
+    image_disk: bool = False
+
+
+def choose_rootfs(config: GuestConfig, able: Able) -> RootfsChoice:
     """Decide for one container.
 
-    :param block: what the guest supports (:class:`unikeel.guests.contract.Guest`).
-    :param snapshot_fs: the file system in the container's snapshot, such as ``ext4``; an empty string: it is not a block device.
-    :param no_device: the sentence for that.
-    :raises BadContent: the image wants its snapshot as a disk, and this guest cannot use it.
-    :raises Unimplemented: the image wants a disk image of its own, or a shared directory.
+    :raises BadContent: the image wants what this guest can never use.
+    :raises Unimplemented: the image wants a disk image of its own or a shared directory, which cannot be given here.
     """
-    if config.block:
-        raise Unimplemented(
-            f"the image's own disk image {config.block} cannot be attached by this version",
-            "make its content the container's root file system, with mountRootfs",
-        )
+    if config.initrd and not able.initrd:
+        raise BadContent(f"guest {config.type} cannot use an initrd, and the image names {config.initrd}")
     if config.rootfs == "block":
-        return _snapshot_as_asked(config, block, snapshot_fs, no_device)
-    if config.initrd:
-        return RootfsChoice(
+        choice = _snapshot_as_asked(config, able)
+    elif config.initrd:
+        choice = RootfsChoice(
             Rootfs.INITRD, disk=False, initrd=True, reason=f"the image names the initrd {config.initrd}"
         )
-    if not config.mount_rootfs:
-        return RootfsChoice(Rootfs.NONE, disk=False, initrd=False, reason="the image asks for no root file system")
-    problem = _problem(config, block, snapshot_fs, no_device)
-    if problem:
-        raise Unimplemented(
-            f"mountRootfs: {problem}, and shared directories are not offered by this version",
-            "use a guest and a snapshotter that fit",
+    elif config.block and config.block_mount == "/" and able.block.supported:
+        choice = RootfsChoice(
+            Rootfs.IMAGE_DISK, disk=False, initrd=False, reason=f"the image's own disk {config.block} is to be /"
         )
-    return RootfsChoice(
-        Rootfs.SNAPSHOT, disk=True, initrd=False, reason=f"mountRootfs, and {config.type} can use {snapshot_fs}"
+    elif config.mount_rootfs:
+        choice = _mounted(config, able)
+    else:
+        choice = RootfsChoice(Rootfs.NONE, disk=False, initrd=False, reason="the image asks for no root file system")
+    if config.block and not able.image_disk:
+        raise _no_image_disk(config)
+    return choice
+
+
+def _no_image_disk(config: GuestConfig) -> UnikeelError:
+    return Unimplemented(
+        f"the image's own disk image {config.block} cannot be attached by this version",
+        "make its content the container's root file system, with mountRootfs",
     )
 
 
-def _snapshot_as_asked(config: GuestConfig, block: BlockSupport, snapshot_fs: str, no_device: str) -> RootfsChoice:
-    problem = _problem(config, block, snapshot_fs, no_device)
+def _mounted(config: GuestConfig, able: Able) -> RootfsChoice:
+    """``mountRootfs``: the snapshot as a disk, else a shared directory."""
+    problem = _problem(config, able)
+    if not problem:
+        reason = f"mountRootfs, and {config.type} can use {able.snapshot_fs}"
+        return RootfsChoice(Rootfs.SNAPSHOT, disk=True, initrd=False, reason=reason)
+    if able.shared:
+        share = able.shared[0]
+        return RootfsChoice(
+            Rootfs.SHARED, disk=False, initrd=False, reason=f"mountRootfs by {share}: {problem}", share=share
+        )
+    raise Unimplemented(
+        f"mountRootfs: {problem}, and shared directories are not offered by this version",
+        "use a guest and a snapshotter that fit",
+    )
+
+
+def _snapshot_as_asked(config: GuestConfig, able: Able) -> RootfsChoice:
+    problem = _problem(config, able)
     if problem:
         raise BadContent(f"org.unikeel.rootfs=block: {problem}", "use a guest and a snapshotter that fit")
     loader = f", loaded by the initrd {config.initrd}" if config.initrd else ""
@@ -89,12 +131,12 @@ def _snapshot_as_asked(config: GuestConfig, block: BlockSupport, snapshot_fs: st
     )
 
 
-def _problem(config: GuestConfig, block: BlockSupport, snapshot_fs: str, no_device: str) -> str:
+def _problem(config: GuestConfig, able: Able) -> str:
     """Why the snapshot cannot be this guest's disk; an empty string if it can."""
-    if not block.supported:
+    if not able.block.supported:
         return f"guest {config.type} cannot use a block device"
-    if not snapshot_fs:
-        return no_device
-    if block.file_systems and snapshot_fs not in block.file_systems:
-        return f"guest {config.type} cannot mount {snapshot_fs} (it can: {', '.join(block.file_systems)})"
+    if not able.snapshot_fs:
+        return able.no_device
+    if able.block.file_systems and able.snapshot_fs not in able.block.file_systems:
+        return f"guest {config.type} cannot mount {able.snapshot_fs} (it can: {', '.join(able.block.file_systems)})"
     return ""

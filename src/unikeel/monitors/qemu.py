@@ -14,7 +14,7 @@ from typing import Final
 from unikeel.errors import InvalidArgument
 from unikeel.guests.contract import Guest
 from unikeel.model.names import quote
-from unikeel.model.plan import FIRST_FD, DiskSpec, ExitRule, FileRole, LaunchPlan, LaunchRequest, PlanFile, UserNet
+from unikeel.model.plan import FIRST_FD, DiskSpec, FileRole, LaunchPlan, LaunchRequest, Net, PlanFile, TapNet
 from unikeel.monitors.contract import Facts
 
 #: ``-netdev stream`` came with 7.2.
@@ -58,13 +58,13 @@ class Qemu:
         numbers = {file.role: FIRST_FD + index for index, file in enumerate(files)}
         wish = request.guest.powerdown
         return LaunchPlan(
-            argv=(facts.path, *_arguments(request, guest.cmdline(request), numbers)),
+            argv=(facts.path, *_arguments(request, guest, numbers)),
             files=files,
             devices=("/dev/kvm",) if request.accel == "kvm" else (),
             environment=_ENVIRONMENT,
             memory_mib=request.memory_mib,
             binds=facts.binds,
-            exit=ExitRule.DEBUG_EXIT,
+            exit=guest.exit,
             powerdown=guest.powerdown if wish is None else wish,
         )
 
@@ -123,7 +123,8 @@ def _files(request: LaunchRequest) -> tuple[PlanFile, ...]:
     return tuple(PlanFile(role, writable[role]) for role in _ORDER if role in writable)
 
 
-def _arguments(request: LaunchRequest, cmdline: str, numbers: dict[FileRole, int]) -> Iterator[str]:
+def _arguments(request: LaunchRequest, guest: Guest, numbers: dict[FileRole, int]) -> Iterator[str]:
+    cmdline = guest.cmdline(request)
     accelerator, processor = ACCELERATORS[request.accel]
     transport = _TRANSPORTS[request.machine]
     yield from ("-name", f"guest={option_value(request.name)}")
@@ -148,7 +149,7 @@ def _arguments(request: LaunchRequest, cmdline: str, numbers: dict[FileRole, int
     if request.disk is not None:
         yield from _disk(request.disk, transport, numbers)
     if request.network is not None:
-        yield from _network(request.network, transport, numbers[FileRole.NET])
+        yield from _network(request.network, transport, numbers[FileRole.NET], modern=guest.modern)
     yield from ("-device", "isa-debug-exit,iobase=0x501,iosize=2")
     yield from ("-kernel", f"/proc/self/fd/{numbers[FileRole.KERNEL]}")
     if request.initrd:
@@ -200,11 +201,18 @@ def _node(options: dict[str, object]) -> tuple[str, str]:
     return ("-blockdev", json.dumps(options))
 
 
-def _network(network: UserNet, transport: str, number: int) -> Iterator[str]:
-    """A stream of frames to the helper process. ``romfile=``: no boot ROM, which would have to be installed and would be run."""
-    yield from ("-netdev", f"stream,id=net0,server=off,addr.type=fd,addr.str={number}")
-    rom = ",romfile=" if transport == "pci" else ""
-    yield from ("-device", f"virtio-net-{transport},netdev=net0,mac={option_value(network.mac)}{rom}")
+def _network(network: Net, transport: str, number: int, *, modern: bool) -> Iterator[str]:
+    """A tap's descriptor, or a stream of frames to the helper process. ``romfile=``: no boot ROM, which would have to be installed and would be run."""
+    if isinstance(network, TapNet):
+        yield from ("-netdev", f"tap,id=net0,fd={number}")
+    else:
+        yield from ("-netdev", f"stream,id=net0,server=off,addr.type=fd,addr.str={number}")
+    options = [f"virtio-net-{transport}", "netdev=net0", f"mac={option_value(network.mac)}"]
+    if isinstance(network, TapNet) and network.mtu:
+        options.append(f"host_mtu={network.mtu}")
+    if transport == "pci":
+        options += ["disable-legacy=on"] * modern + ["romfile="]
+    yield from ("-device", ",".join(options))
 
 
 MONITOR: Final = Qemu()

@@ -15,6 +15,8 @@ from typing import Final
 ROOT: Final = "/sys/fs/cgroup"
 #: The controller's name of the one directory of cgroup2.
 UNIFIED: Final = ""
+#: The first version of cgroups writes a number near 2 to the power of 63 for no limit.
+_NO_LIMIT: Final = 1 << 60
 _READ: Final = 256 << 10
 _FREEZE_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 0.002
@@ -75,6 +77,28 @@ def number(text: str, otherwise: int = 0) -> int:
     """A file with one number; ``max`` and what is no number are ``otherwise``."""
     text = text.strip()
     return int(text) if text.isascii() and text.isdigit() else otherwise
+
+
+def limit_above(cgroup: str) -> int | None:
+    """The memory limit in bytes of the cgroup that a caller's cgroup is to be made in, such as a pod's; None: it has none.
+
+    :param cgroup: a path, or ``slice:prefix:name`` for systemd, whose slices ``a-b.slice`` lie in ``a.slice`` (systemd.slice(5)).
+    """
+    parent = _slice_path(cgroup.partition(":")[0]) if cgroup.count(":") == 2 else os.path.dirname(cgroup.rstrip("/"))
+    parent = parent.strip("/")
+    if not parent or ".." in parent.split("/"):
+        return None
+    if is_unified():
+        text = read(f"{ROOT}/{parent}", "memory.max")
+    else:
+        text = read(f"{ROOT}/memory/{parent}", "memory.limit_in_bytes")
+    found = number(text, _NO_LIMIT)
+    return found if found < _NO_LIMIT else None
+
+
+def _slice_path(name: str) -> str:
+    words = name.removesuffix(".slice").split("-")
+    return "/".join("-".join(words[: count + 1]) + ".slice" for count in range(len(words)))
 
 
 def freeze(cgroups: Mapping[str, str]) -> None:

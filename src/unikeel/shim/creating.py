@@ -252,7 +252,7 @@ def _write_bundle(node: Node, wanted: Wanted, plan: LaunchPlan, uid: int) -> Non
         cgroup=cgroup_path(ident),
         uid=uid,
         vcpus=wanted.settings.cpus,
-        allowance=node.config.sandbox_monitor_allowance,
+        allowance=wanted.settings.allowance,
     )
     write_json(os.path.join(bundle, "config.json"), carry(build(request), wanted.carried))
 

@@ -9,9 +9,10 @@ from unikeel.config import Config
 from unikeel.engine.disk_making import FILE_SYSTEM
 from unikeel.errors import InvalidArgument
 from unikeel.guests import guest as find_guest
+from unikeel.model import resources
 from unikeel.model.image_fields import GuestConfig
 from unikeel.model.names import check_pair
-from unikeel.model.rootfs import NO_DEVICE, choose_rootfs
+from unikeel.model.rootfs import NO_DEVICE, Able, choose_rootfs
 from unikeel.monitors import monitor as find_monitor
 from unikeel.sandbox.carrying import Carried
 from unikeel.shim import wishes
@@ -20,10 +21,7 @@ from unikeel.shim.disks import RootMount, block_mount
 from unikeel.shim.ocispec import Spec
 from unikeel.shim.wishes import Wishes
 
-_MIB: Final = 1 << 20
 _NOT_MADE: Final = f"{NO_DEVICE}, and no disk is made of a snapshot that is not the image's own (its name is not that of the image's layers)"
-_LEAST_MIB: Final = 16
-_MOST_CPUS: Final = 255
 _LONGEST_NAME: Final = 63
 
 
@@ -50,6 +48,13 @@ class TaskSettings(NamedTuple):
     made: bool = False
     read_only: bool = False
     network: Network | None = None
+    #: Bytes that the monitor may use beside the guest's memory.
+    allowance: int = 0
+    #: How much of that its cgroup's limit has beyond the caller's.
+    on_top: int = 0
+    #: What the guest's root file system is (:class:`unikeel.model.rootfs.Rootfs`), and why.
+    rootfs: str = ""
+    rootfs_reason: str = ""
 
     def to_json(self) -> dict[str, object]:
         """What is recorded: enough to look after the task, and to show it."""
@@ -63,6 +68,9 @@ class TaskSettings(NamedTuple):
             "disk": self.disk.source if self.disk else "",
             "made": self.made,
             "network": self.network is not None,
+            "on_top": self.on_top,
+            "rootfs": self.rootfs,
+            "rootfs_reason": self.rootfs_reason,
         }
 
 
@@ -75,10 +83,12 @@ def decide(
     rootfs: Sequence[RootMount],
     *,
     trusted: bool = False,
+    room: int | None = None,
 ) -> TaskSettings:
     """Decide for one task.
 
     :param options: the wishes in the runtime's options. :param trusted: the container's committed snapshot is its image's, so that a disk may be made of it.
+    :param room: the memory limit of the cgroup above the caller's, in bytes, or None: it has none (:func:`unikeel.model.resources.memory`).
     :raise InvalidArgument: an annotation or a limit is out of range. :raise BadContent, Unimplemented: as
         :func:`unikeel.model.rootfs.choose_rootfs`, or the guest or monitor is not offered.
     """
@@ -90,20 +100,22 @@ def decide(
     find_monitor(guest.monitor)
     disk = block_mount(rootfs)
     file_system = disk.type if disk else FILE_SYSTEM if trusted else ""
-    choice = choose_rootfs(guest, find_guest(guest.type).block, file_system, _NOT_MADE)
-    memory = asked.memory // _MIB
-    if memory < _LEAST_MIB:
-        raise InvalidArgument(
-            f"{memory} MiB of memory are too little for the guest of {name}", f"give at least {_LEAST_MIB} MiB"
-        )
-    if not 1 <= asked.cpus <= _MOST_CPUS:
+    kind = find_guest(guest.type)
+    choice = choose_rootfs(guest, Able(kind.block, kind.initrd, file_system, _NOT_MADE))
+    # What an annotation asks for is the guest's own, whatever the limit is.
+    limited = bool(spec.memory_limit) and not given.memory
+    try:
+        memory = resources.memory(asked.memory, config.sandbox_monitor_allowance, room if limited else None)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{error.message} ({name})", error.hint) from None
+    if not 1 <= asked.cpus <= resources.MOST_CPUS:
         raise InvalidArgument(f"{asked.cpus} processors are out of range for the guest of {name}")
     return TaskSettings(
         guest=guest,
         args=spec.args,
         env=spec.env,
         hostname=_hostname(spec, name),
-        memory_mib=memory,
+        memory_mib=memory.guest_mib,
         cpus=asked.cpus,
         boot_files=asked.boot_files,
         boot_layer=asked.boot_layer,
@@ -115,6 +127,10 @@ def decide(
         gid=spec.gid,
         made=choice.disk and disk is None,
         read_only=spec.read_only,
+        allowance=memory.allowance,
+        on_top=memory.on_top,
+        rootfs=choice.kind.value,
+        rootfs_reason=choice.reason,
     )
 
 
@@ -126,10 +142,12 @@ def _hostname(spec: Spec, name: str) -> str:
 
 
 def _limits(spec: Spec) -> Wishes:
-    """What the caller's limits wish: memory in whole MiB, never more; as many processors as the quota fills."""
-    quota, period = _positive(spec.cpu.get("quota")), _positive(spec.cpu.get("period")) or 100_000
-    cpus = -(-quota // period)
-    return Wishes(memory=spec.memory_limit, cpus=min(cpus, _MOST_CPUS))
+    """What the caller's limits wish: memory in whole MiB, never more; as many processors as the quota fills and the set has."""
+    cpuset = spec.cpu.get("cpus")
+    cpus = resources.processors(
+        _positive(spec.cpu.get("quota")), _positive(spec.cpu.get("period")), cpuset if isinstance(cpuset, str) else ""
+    )
+    return Wishes(memory=spec.memory_limit, cpus=cpus)
 
 
 def _positive(value: object) -> int:
@@ -150,8 +168,8 @@ def carried(spec: Spec) -> Carried:
     )
 
 
-def resources_of(document: Mapping[str, Any], allowance: int) -> dict[str, Any]:
-    """``LinuxResources`` of an Update as the sandbox's cgroup gets them: the memory limit is the guest's, and the monitor's allowance comes on top.
+def resources_of(document: Mapping[str, Any], on_top: int) -> dict[str, Any]:
+    """``LinuxResources`` of an Update as the sandbox's cgroup gets them: the memory limit is the caller's, and ``on_top`` bytes for the monitor.
 
     :raise InvalidArgument: a value is no number.
     """
@@ -169,5 +187,5 @@ def resources_of(document: Mapping[str, Any], allowance: int) -> dict[str, Any]:
         if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
             raise InvalidArgument(f"the resources' memory.{key} is not a number")
         if isinstance(value, int) and value > 0:
-            memory[key] = value + allowance
+            memory[key] = value + on_top
     return result

@@ -14,6 +14,7 @@ from unikeel.engine.timeline import Timeline
 from unikeel.errors import AlreadyExists, BadContent, FailedPrecondition, NotFound, UnikeelError
 from unikeel.model.task_states import TaskState
 from unikeel.records.failpoint import failpoint
+from unikeel.sandbox import cgroups
 from unikeel.shim import answers, clearing
 from unikeel.shim.connecting import connect
 from unikeel.shim.creating import Created, Wanted, create
@@ -142,7 +143,10 @@ class Making:
                 )
             options = request.options.over(look.options)
             trusted = identity.parent is None or identity.parent.trusted
-            settings = decide(request.id, look.spec, guest, options, self._node.config, request.rootfs, trusted=trusted)
+            room = cgroups.limit_above(look.spec.cgroup) if look.spec.memory_limit else None
+            settings = decide(
+                request.id, look.spec, guest, options, self._node.config, request.rootfs, trusted=trusted, room=room
+            )
             settings = settings._replace(
                 network=connect(look.spec, guest, options, self._node.config, identity.exposed)
             )

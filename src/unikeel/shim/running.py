@@ -52,6 +52,12 @@ def _pid(task: Task) -> task_pb2.StartResponse:
     return task_pb2.StartResponse(pid=task.pid)
 
 
+def _on_top(task: Task, allowance: int) -> int:
+    """What its cgroup's limit has beyond the caller's, in bytes; tasks of earlier versions had the whole allowance there."""
+    found = task.settings.get("on_top", allowance)
+    return found if isinstance(found, int) else allowance
+
+
 def _thaw_if_frozen(task: Task) -> None:
     """Whatever the record says: a daemon may have died between the freezing and the record."""
     if cgroups.is_frozen(task.cgroups):
@@ -294,8 +300,8 @@ class Running:
             raise InvalidArgument(f"the resources are not JSON: {str(error)[:200]}") from None
         if not isinstance(document, dict):
             raise InvalidArgument("the resources are not an object")
-        wanted = resources_of(document, self._node.config.sandbox_monitor_allowance)
         async with live.lock:
+            wanted = resources_of(document, _on_top(live.task, self._node.config.sandbox_monitor_allowance))
             if live.task.state not in (TaskState.CREATED, TaskState.RUNNING, TaskState.PAUSED):
                 raise FailedPrecondition(f"task {live.task.id} is {live.task.state.value}: its limits cannot change")
             await self._node.work(self._update, live.task, wanted)
