@@ -11,6 +11,9 @@ ROOT: Final = "/var/lib/containerd"
 PAUSE: Final = "lab.unikeel/pause:1"
 BLOCKFILE_SCRATCH: Final = f"{ROOT}/scratch.ext4"
 THIN_POOL: Final = "pool"
+#: Where our own snapshotter serves, and what it is called.
+UNIKEEL: Final = "unikeel"
+SNAPSHOTTER_SOCKET: Final = "/run/unikeel/snapshots/containerd.sock"
 CNI: Final = "/etc/cni/net.d/10-lab.conflist"
 _ANNOTATIONS: Final = '["com.urunc.*", "org.unikeel.*"]'
 
@@ -69,6 +72,9 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
 
 def _snapshotters(features: Features) -> str:
     text = f"""
+[proxy_plugins.{UNIKEEL}]
+  type = "snapshot"
+  address = "{SNAPSHOTTER_SOCKET}"
 [plugins."io.containerd.snapshotter.v1.blockfile"]
   scratch_file = "{BLOCKFILE_SCRATCH}"
   fs_type = "ext4"
@@ -84,14 +90,16 @@ def _snapshotters(features: Features) -> str:
   discard_blocks = true
 """
     if features.erofs:
-        differ = "erofs" if features.snapshotter == "erofs" else "walking"
-        text += f"""
+        text += """
 [plugins."io.containerd.service.v1.diff-service"]
   default = ["erofs", "walking"]
+"""
+        for name in dict.fromkeys((features.snapshotter, UNIKEEL)):
+            text += f"""
 [[plugins."io.containerd.transfer.v1.local".unpack_config]]
   platform = "linux/amd64"
-  snapshotter = "{features.snapshotter}"
-  differ = "{differ}"
+  snapshotter = "{name}"
+  differ = "{"erofs" if name == "erofs" else "walking"}"
 """
     return text
 

@@ -107,7 +107,8 @@ class Place(ABC):
         image_mib: int = 256,
         cri: bool = True,
     ) -> None:
-        """Start containerd with this default snapshotter. All the others that work here are configured, too.
+        """Start containerd with this default snapshotter. All the others that work here are configured, too; ``unikeel``, our own, is started by this if it
+        is the default one, and by any daemon of ours else.
 
         :param env: of containerd, and so of the shims it starts. :param extra: appended to config.toml.
         :param image_mib: the size of an empty file system of blockfile and devmapper. :param cri: import the pause image.
@@ -122,6 +123,8 @@ class Place(ABC):
             ["sh", "-ec", _SCRATCH_FILE, "sh", configuration.BLOCKFILE_SCRATCH, str(image_mib)],
             timeout=60 * self.slowness,
         )
+        if snapshotter == configuration.UNIKEEL:
+            self.run(["unikeel", "snapshotter", "--detach"], timeout=60 * self.slowness)
         self._launch()
         if cri:
             from lab import images

@@ -80,7 +80,7 @@ class Served:
         def work(function: Callable[[], Any]) -> asyncio.Future[Any]:
             return workers.run(lambda: self._after_waiting(function))
 
-        service = SnapshotsService(self._store, work, lambda name, _s, error: self.told.append((name, error)))
+        service = SnapshotsService(lambda: self._store, work, lambda name, _s, error: self.told.append((name, error)))
         self._serving = Serving(self.listener, service)
         self._serving.begin()
 

@@ -184,7 +184,7 @@ class World:
         """Start a keeper with a daemon, and wait until it serves."""
         with _environment({"UNIKEEL_CONFIG": self.config, **environment}):
             loaded = configuration.load(self.config, {})
-            starting.detach(self.root, loaded, self.config, "", PATIENCE)
+            starting.detach(starting.Wanted(self.root, loaded, self.config), PATIENCE)
 
     def start_stopping_at(self, point: str) -> str:
         """The same, with a daemon that stops at a point; the file that then tells its process number. It may stop before it serves."""

@@ -13,9 +13,12 @@ from typing import Final, NamedTuple
 
 from unikeel.config_values import (
     ADDRESS,
+    BLOCK_SIZE,
     HOST_PORT,
     INTERFACE,
     MEMORY,
+    NAME,
+    NAMES,
     OPTIONAL_PATH,
     PATH,
     SECONDS,
@@ -51,6 +54,10 @@ class Config(NamedTuple):
     boot_initrd_limit: int
     boot_view_linger: float
     snapshots_free_space: int
+    snapshotter_store: str
+    snapshotter_sockets: str
+    snapshotter_empty_size: int
+    snapshotter_workers: int
     monitor_machine: str
     monitor_accel: str
     monitor_memory: int
@@ -123,6 +130,31 @@ KEYS: Final = (
     ),
     Key(
         "snapshots.free_space", SIZE, "256MiB", "Room left for the container in a snapshot, beyond the image's content."
+    ),
+    Key(
+        "snapshotter.store",
+        NAME,
+        "file",
+        "Where the snapshots of containerds are: `file`, a file for each below `root`, or the name of a pool.",
+    ),
+    Key(
+        "snapshotter.sockets",
+        NAMES,
+        "containerd",
+        "Names separated by spaces, one for each containerd: each has a socket `NAME.sock` in /run/unikeel/snapshots (in the directory `snapshots` of `run_root`), and "
+        "sees only what was made over it.",
+    ),
+    Key(
+        "snapshotter.empty_size",
+        BLOCK_SIZE,
+        "10GiB",
+        "The size of a file system on which an image is unpacked, and so the most that a container's image and its own files can have. What is not used takes no space.",
+    ),
+    Key(
+        "snapshotter.workers",
+        number(1, 256),
+        16,
+        "How many calls of containerds the snapshotter works on at the same time; more wait for their turn.",
     ),
     Key(
         "monitor.machine",
@@ -330,7 +362,7 @@ def _network(config: Config) -> tuple[str, str, str]:
 
 
 def _toml(key: Key, value: Value) -> str:
-    return toml_value(format_size(int(value)) if key.kind in (SIZE, MEMORY) else value)
+    return toml_value(format_size(int(value)) if key.kind in (SIZE, MEMORY, BLOCK_SIZE) else value)
 
 
 def toml_value(value: Value) -> str:

@@ -104,6 +104,28 @@ def _host_port(value: object) -> str:
     return text
 
 
+def _name(value: object) -> str:
+    text = _text(value)
+    plain = text.isascii() and text == text.lower() and text.replace("-", "").isalnum()
+    if not plain or not text[0].isalnum() or len(text) > 64:
+        raise ValueError("must be a name of lower-case letters, digits and dashes")
+    return text
+
+
+def _names(value: object) -> str:
+    names = [_name(word) for word in _text(value).split()]
+    if not names or len(set(names)) != len(names) or len(names) > 64:
+        raise ValueError("must be one or more different names, separated by spaces")
+    return " ".join(names)
+
+
+def _block_size(value: object) -> int:
+    size = _size(value, 16 << 20)
+    if size % 4096 or size > 1 << 44:
+        raise ValueError("must be a size of whole blocks of 4KiB, from 16MiB to 16TiB")
+    return size
+
+
 def number(least: int, most: int) -> Kind:
     def parse(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
@@ -125,6 +147,9 @@ def choice(*choices: str) -> Kind:
 
 SIZE: Final = Kind("size", _size)
 MEMORY: Final = Kind("size, whole MiB", _memory)
+BLOCK_SIZE: Final = Kind("size, 16MiB to 16TiB", _block_size)
+NAME: Final = Kind("name", _name)
+NAMES: Final = Kind("names", _names)
 SECONDS: Final = Kind("seconds", _seconds)
 PATH: Final = Kind("path", _path)
 OPTIONAL_PATH: Final = Kind("path or empty", _optional_path)

@@ -78,7 +78,7 @@ class Combination(NamedTuple):
     @property
     def has_disks(self) -> bool:
         """Whether a container's snapshot is something that a guest can have as its disk."""
-        return self.snapshotter in ("blockfile", "devmapper")
+        return self.snapshotter in ("blockfile", "devmapper", "unikeel")
 
 
 SHORT: Final = (Combination("trixie", "blockfile"), Combination("sid", "overlayfs"), Combination("sid", "erofs"))

@@ -336,3 +336,26 @@ def test_strangers_are_turned_away(place: World) -> None:
             os._exit(3)
     assert os.waitpid(pid, 0)[1] == 0
     assert isinstance(place.caller(), Caller)
+
+
+def test_a_socket_that_is_only_held(place: World) -> None:
+    """Whoever connects to it waits for the daemon to accept, over the death of one, too; the keeper does not touch the connection."""
+    path = f"{place.directory}/held.sock"
+    with place.client.listener("one", path) as first:
+        inode = os.stat(path).st_ino
+        waiting = Caller(path)
+        place.callers.append(waiting)
+        place.kill_daemon()
+        with place.client.listener("one", path) as again:
+            assert os.stat(path).st_ino == inode
+            assert again.getsockname() == first.getsockname()
+            taken, _ = again.accept()
+            with taken:
+                taken.sendall(b"x")
+                assert waiting.read(1) == b"x"
+    with pytest.raises(Internal, match="listens at"):
+        place.client.listener("one", f"{place.directory}/elsewhere.sock")
+    with pytest.raises(Internal, match="only held"):
+        place.client.ask({"op": "listener", "name": "launch", "path": f"{place.directory}/launch.sock"})
+    place.client.unlisten("held:one")
+    assert not os.path.exists(path)

@@ -270,6 +270,39 @@ def test_a_socket_of_a_unit_and_what_means_nothing(place: World) -> None:
     listener.close()
 
 
+def test_a_held_socket_of_a_unit(place: World) -> None:
+    """It is the snapshotter's, and each keeper gets it again."""
+    systemd = Systemd(place.directory)
+    path = f"{place.directory}/snapshots.sock"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    inode = os.stat(path).st_ino
+    systemd.start({"snapshots": listener.fileno()})
+    until(place.client.lives, "no keeper")
+    place.wait_ready()
+    place.client.listener("other", f"{place.directory}/other.sock").close()
+    for _ in range(2):
+        with socket.socket(socket.AF_UNIX) as caller, place.client.listener("containerd", path) as held:
+            caller.connect(path)
+            held.accept()[0].close()
+        assert os.stat(path).st_ino == inode
+        systemd.kill()
+        systemd.start({"snapshots": listener.fileno()})
+        until(place.client.lives, "no keeper")
+        place.wait_ready(None)
+    systemd.settle()
+    with (
+        socket.socket(socket.AF_UNIX) as caller,
+        place.client.listener("other", f"{place.directory}/other.sock") as held,
+    ):
+        caller.connect(f"{place.directory}/other.sock")
+        held.accept()[0].close()
+    assert systemd.end() == 0
+    systemd.close()
+    listener.close()
+
+
 @given(
     st.binary(max_size=200),
     st.lists(st.binary(max_size=3000), max_size=5),

@@ -34,6 +34,7 @@ NAMES: Final = (
     "boot gc",
     "doctor",
     "daemon",
+    "snapshotter",
     "install containerd",
     "config",
     "reconcile",

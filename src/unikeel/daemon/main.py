@@ -15,6 +15,7 @@ from typing import Any
 from unikeel import config as configuration
 from unikeel.config import Config
 from unikeel.daemon.link import Link
+from unikeel.daemon.only_snapshotter import SnapshotterParts, open_snapshotter_layout
 from unikeel.daemon.parts import Parts
 from unikeel.errors import UnikeelError
 from unikeel.records.failpoint import failpoint
@@ -27,7 +28,8 @@ _LOG = logging.getLogger("unikeel.daemon")
 def main(argv: Sequence[str]) -> int:
     """Serve until told to end; the exit code.
 
-    :param argv: the state root, the configuration file (empty: the default one), the address for metrics (empty: that of the configuration).
+    :param argv: the state root, the configuration file (empty: the default one), the address for metrics (empty: that of the configuration), and
+        ``snapshotter`` if nothing but snapshots is to be served.
     """
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("asyncio").setLevel(logging.ERROR)
@@ -35,38 +37,43 @@ def main(argv: Sequence[str]) -> int:
     os.set_inheritable(_LINK, False)
     with open("/proc/self/comm", "w", encoding="ascii") as file:
         file.write("unikeel-daemon")
-    root, path, metrics = argv
+    root, path, metrics, *only = argv
     try:
         config = configuration.load(path, {})
         if metrics:
             config = config._replace(daemon_metrics=metrics)
-        asyncio.run(_serve(root, config))
+        asyncio.run(_serve(root, config, only=bool(only)))
     except UnikeelError as error:
         _LOG.error("%s", error)
         return 1
     return 0
 
 
-async def _serve(root: str, config: Config) -> None:
+async def _serve(root: str, config: Config, *, only: bool) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_unexpected)
     over = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, over.set)
-    parts = Parts(open_task_layout(root, config), config, over.set)
+    parts: Parts | SnapshotterParts
+    if only:
+        parts = SnapshotterParts(open_snapshotter_layout(root, config), config)
+    else:
+        parts = Parts(open_task_layout(root, config), config, over.set)
     try:
         sock = socket.socket(fileno=_LINK)
         sock.setblocking(False)
         await parts.begin()
         link = await Link.attach(sock, parts.server, parts.connection_closed, over.set)
-        parts.connections = lambda: link.connections
+        if isinstance(parts, Parts):
+            parts.connections = lambda: link.connections
         # What is there now stays: the collector need not look at it again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(5000, 20, 20)
         failpoint("daemon.ready")
         link.ready()
-        _LOG.info("serving %d tasks of %s", len(parts.registry), root)
+        _LOG.info("serving %s of %s", parts.summary, root)
         await over.wait()
         _LOG.info("ending")
     finally:

@@ -12,6 +12,7 @@ from unikeel.daemon import exporting, reconciling
 from unikeel.daemon.containerds import Containerds
 from unikeel.daemon.control import ControlService
 from unikeel.daemon.metrics import Metrics
+from unikeel.daemon.snapshotting import Snapshotter
 from unikeel.daemon.watching import Watcher
 from unikeel.engine.tasks import Task
 from unikeel.errors import Unavailable, UnikeelError
@@ -49,6 +50,7 @@ class Parts:
     ) -> None:
         services = TaskServices(layout, config, _LOG.warning)
         self.node = node = Node(services, Metrics())
+        self.snapshotter = Snapshotter(layout, config, services.database, services.owner, services.keeper, node.metrics)
         self.registry = Registry()
         self.publisher = Publisher(node.outbox, node.later, self.registry.ttrpc)
         self.oom = OomWatch(self._limit_hit)
@@ -80,9 +82,18 @@ class Parts:
     def _count(self) -> int:
         return self.connections()
 
+    @property
+    def summary(self) -> str:
+        """What is served, for the log."""
+        return f"{len(self.registry)} tasks"
+
     async def begin(self) -> None:
-        """Bring records and reality together; requests can be answered when this returns."""
+        """Bring records and reality together; requests can be answered when this returns.
+
+        Snapshots are served first: containerd, which is asked here, may have to ask for them.
+        """
         node = self.node
+        await self.snapshotter.try_to_begin()
         await node.work(self.watcher.open, node.keeper)
         await self.containerds.attach({place.containerd for place in node.tasks.places()})
         await node.work(reconciling.recover, node, self.registry)
@@ -155,4 +166,5 @@ class Parts:
         self.watcher.close()
         self.oom.close()
         await self.node.work(self.node.services.reach.close)
+        await self.snapshotter.close()
         self.node.close()

@@ -5,40 +5,69 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 from unikeel.config import Config
+from unikeel.daemon.only_snapshotter import open_snapshotter_layout
 from unikeel.errors import DeadlineExceeded, Unavailable
 from unikeel.keeper.client import KeeperClient, KeeperSettings, become
 from unikeel.shim.node import open_task_layout
+from unikeel.snapshots.service.claim import Claim
 
 _LOOK_SECONDS: Final = 0.02
 READY_SECONDS: Final = 30.0
 
 
-def settings(root: str, config: Config, path: str, metrics: str) -> KeeperSettings:
-    """The keeper's settings for a daemon of this state root; its directories are made. Errors: :func:`open_task_layout`."""
-    layout = open_task_layout(root, config)
+class Wanted(NamedTuple):
+    """Which daemon: the state root, the configuration and its file (empty: the default one), the address for metrics (empty: that of the
+    configuration). ``only``: what alone it is to serve, ``snapshotter``; empty: everything."""
+
+    root: str
+    config: Config
+    path: str = ""
+    metrics: str = ""
+    only: str = ""
+
+
+def settings(wanted: Wanted) -> KeeperSettings:
+    """The keeper's settings for such a daemon; its directories are made. Errors: :func:`open_task_layout`."""
+    config = wanted.config
     source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     code = f"import sys; sys.path.insert(0, {source!r}); from unikeel.daemon.main import main; sys.exit(main(sys.argv[1:]))"
-    daemon = (sys.executable, "-I", "-c", code, layout.root, path, metrics)
-    return KeeperSettings(
-        layout.run, config.keeper_idle, config.keeper_view_idle, daemon, (("launch", layout.launch_socket),)
-    )
+    words: tuple[str, ...] = (sys.executable, "-I", "-c", code)
+    if wanted.only:
+        snapshots = open_snapshotter_layout(wanted.root, config)
+        daemon = (*words, snapshots.root, wanted.path, wanted.metrics, wanted.only)
+        return KeeperSettings(snapshots.run, config.keeper_idle, config.keeper_view_idle, daemon)
+    layout = open_task_layout(wanted.root, config)
+    daemon = (*words, layout.root, wanted.path, wanted.metrics)
+    listen = (("launch", layout.launch_socket),)
+    return KeeperSettings(layout.run, config.keeper_idle, config.keeper_view_idle, daemon, listen)
 
 
-def foreground(root: str, config: Config, path: str, metrics: str) -> NoReturn:
-    """Become the keeper."""
-    become(settings(root, config, path, metrics))
+def _check_unserved(wanted: Wanted) -> None:
+    """:raise FailedPrecondition: a daemon that serves nothing but snapshots has nothing to serve, because another one does."""
+    if wanted.only:
+        Claim(os.path.abspath(wanted.root)).close()
 
 
-def detach(root: str, config: Config, path: str, metrics: str, seconds: float = READY_SECONDS) -> bool:
+def foreground(wanted: Wanted) -> NoReturn:
+    """Become the keeper. :raise FailedPrecondition: there is nothing to serve."""
+    keeper = settings(wanted)
+    _check_unserved(wanted)
+    become(keeper)
+
+
+def detach(wanted: Wanted, seconds: float = READY_SECONDS) -> bool:
     """Start a keeper with a daemon unless one lives, and wait until the daemon serves; whether this call started it.
 
-    :raise DeadlineExceeded: it does not serve in time. :raise Unavailable: it cannot be started.
+    :raise FailedPrecondition: there is nothing to serve. :raise DeadlineExceeded: it does not serve in time. :raise Unavailable: it cannot be started.
     """
-    keeper = KeeperClient(settings(root, config, path, metrics))
+    chosen = settings(wanted)
+    keeper = KeeperClient(chosen)
     try:
+        if not keeper.lives():
+            _check_unserved(wanted)
         started = keeper.start_early()
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -50,5 +79,5 @@ def detach(root: str, config: Config, path: str, metrics: str, seconds: float = 
             time.sleep(_LOOK_SECONDS)
     finally:
         keeper.close()
-    log = os.path.join(settings(root, config, path, metrics).directory, "daemon.log")
+    log = os.path.join(chosen.directory, "daemon.log")
     raise DeadlineExceeded(f"the daemon does not serve within {seconds:.0f} s", f"see {log}")

@@ -83,6 +83,11 @@ def daemon_directory(root: str, run_root: str) -> str:
     return os.path.join(os.path.abspath(run), "daemon")
 
 
+def snapshot_socket(root: str, run_root: str, name: str) -> str:
+    """Where the consumer of this name finds the snapshotter: beside the daemon's directory, whichever daemon serves it."""
+    return os.path.join(os.path.dirname(daemon_directory(root, run_root)), "snapshots", f"{name}.sock")
+
+
 def open_layout(root: str, run_root: str = "") -> Layout:
     """The state root at this path, made if it is missing.
 

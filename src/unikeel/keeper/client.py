@@ -7,12 +7,15 @@ import select
 import time
 from _thread import get_ident
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from unikeel.errors import DeadlineExceeded, Unavailable
 from unikeel.keeper import wire
 from unikeel.keeper.connection import SECONDS, Connection
 from unikeel.keeper.starter import KeeperSettings, Starter, become, new_socket
+
+if TYPE_CHECKING:
+    import socket
 
 _START_SECONDS: Final = 10.0
 _BETWEEN_SECONDS: Final = 0.002
@@ -214,6 +217,13 @@ class KeeperClient:
     def listen(self, name: str, path: str) -> None:
         """Have it listen there for the daemon, if it does not yet."""
         self._request({"op": "listen", "name": name, "path": path})
+
+    def listener(self, name: str, path: str) -> socket.socket:
+        """A socket that listens there, which the keeper holds for good; made if there is none yet. Who accepts on it is up to the caller."""
+        import socket
+
+        _, fds = self._request({"op": "listener", "name": f"held:{name}", "path": path})
+        return socket.socket(fileno=fds[0])
 
     def unlisten(self, name: str) -> None:
         """Have it listen no more; connections stay."""

@@ -11,15 +11,15 @@ from unikeel.keeper import wire
 from unikeel.keeper.children import Children
 from unikeel.keeper.failpoint import failpoint
 from unikeel.keeper.front import Front
-from unikeel.keeper.listeners import Listeners, Listening
+from unikeel.keeper.listeners import HELD, Listeners, Listening
 from unikeel.keeper.loop import Loop, Operation, say
 from unikeel.keeper.monitors import Monitors
 from unikeel.keeper.relay import Relays
 from unikeel.keeper.supervisor import Daemon, Supervisor
 from unikeel.keeper.systemd import STORED, Manager
 
-#: What the service manager may call the sockets that it makes itself.
-_GIVEN = ("launch",)
+#: What the service manager may call the sockets that it makes itself, and what they are here.
+_GIVEN = {"launch": "launch", "snapshots": f"{HELD}containerd"}
 
 
 class DaemonMode:
@@ -66,7 +66,7 @@ class DaemonMode:
         for name, fd in received:
             parts = name.split(".")
             if name in _GIVEN:
-                self._listeners.given(name, socket.socket(fileno=fd))
+                self._listeners.given(_GIVEN[name], socket.socket(fileno=fd))
             elif len(parts) == 4 and parts[0] == STORED and parts[1] in "lcpo":
                 given = groups.setdefault((parts[1], parts[2]), {})
                 if parts[3] in given:
@@ -120,7 +120,13 @@ class DaemonMode:
 
     def operations(self) -> dict[str, Operation]:
         """The requests that only a keeper with a daemon answers."""
-        return {"listen": self._listen, "unlisten": self._unlisten, "relay": self._relay, "unrelay": self._unrelay}
+        return {
+            "listen": self._listen,
+            "listener": self._listener,
+            "unlisten": self._unlisten,
+            "relay": self._relay,
+            "unrelay": self._unrelay,
+        }
 
     def describe(self) -> wire.Message:
         """What ``hello`` tells of it."""
@@ -137,6 +143,16 @@ class DaemonMode:
     def _listen(self, connection: socket.socket, message: wire.Message, _fds: list[int]) -> None:
         self._listeners.listen(str(message["name"]), str(message["path"]))
         self._loop.answer(connection, {"ok": True})
+
+    def _listener(self, connection: socket.socket, message: wire.Message, _fds: list[int]) -> None:
+        """A socket that is only held here, made if there is none yet."""
+        name = str(message["name"])
+        if not name.startswith(HELD):
+            raise ValueError(f"{name} is no socket that is only held")
+        self._listeners.listen(name, str(message["path"]))
+        sock = self._listeners.get(name)
+        assert sock is not None
+        self._loop.answer(connection, {"ok": True}, (sock.fileno(),))
 
     def _unlisten(self, connection: socket.socket, message: wire.Message, _fds: list[int]) -> None:
         self._listeners.close(str(message["name"]))

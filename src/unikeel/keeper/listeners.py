@@ -1,4 +1,8 @@
-"""The sockets on which containerd and its launcher find the daemon: they outlive it, as do the connections that they take."""
+"""The sockets on which containerd and its launcher find the daemon: they outlive it, as do the connections that they take.
+
+One whose name begins with :data:`HELD` is only held here: the daemon has a copy of it and takes the connections itself, which end with it; while there is no
+daemon, those that come wait in the socket's queue.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,8 @@ from unikeel.keeper.wire import short_path
 
 _PAUSE_SECONDS: Final = 0.1
 _BACKLOG: Final = 4096
+#: How names of sockets begin whose connections the daemon takes itself.
+HELD: Final = "held:"
 
 
 class Listening(NamedTuple):
@@ -105,7 +111,14 @@ class Listeners:
         self._all[listening.name] = listening
         self._register(listening)
 
+    def get(self, name: str) -> socket.socket | None:
+        """The socket of this name, still ours."""
+        listening = self._all.get(name)
+        return None if listening is None else listening.socket
+
     def _register(self, listening: Listening) -> None:
+        if listening.name.startswith(HELD):
+            return
         self._loop.add(listening.socket.fileno(), lambda: self._accept(listening))
 
     def _accept(self, listening: Listening) -> None:

@@ -42,9 +42,12 @@ def _nobody(_method: str, _seconds: float, _error: str) -> None:
 
 
 class SnapshotsService:
-    """The service over one store. ``work`` has the store's calls made, ``told`` counts them."""
+    """The service over one store, which ``store`` gives in a worker thread (what it raises is the call's answer).
 
-    def __init__(self, store: SnapshotStore, work: Work, told: Told = _nobody) -> None:
+    ``work`` has functions run in worker threads, ``told`` counts the calls.
+    """
+
+    def __init__(self, store: Callable[[], SnapshotStore], work: Work, told: Told = _nobody) -> None:
         self._store = store
         self._work = work
         self._told = told
@@ -113,37 +116,37 @@ class SnapshotsService:
 
     async def _prepare(self, request: wire.PrepareSnapshotRequest) -> wire.PrepareSnapshotResponse:
         labels = dict(request.labels)
-        mounts = await self._work(lambda: self._store.prepare(request.key, request.parent, labels))
+        mounts = await self._work(lambda: self._store().prepare(request.key, request.parent, labels))
         return wire.PrepareSnapshotResponse(mounts=mount_messages(mounts))
 
     async def _view(self, request: wire.ViewSnapshotRequest) -> wire.ViewSnapshotResponse:
         labels = dict(request.labels)
-        mounts = await self._work(lambda: self._store.view(request.key, request.parent, labels))
+        mounts = await self._work(lambda: self._store().view(request.key, request.parent, labels))
         return wire.ViewSnapshotResponse(mounts=mount_messages(mounts))
 
     async def _mounts(self, request: wire.MountsRequest) -> wire.MountsResponse:
-        return wire.MountsResponse(mounts=mount_messages(await self._work(lambda: self._store.mounts(request.key))))
+        return wire.MountsResponse(mounts=mount_messages(await self._work(lambda: self._store().mounts(request.key))))
 
     async def _commit(self, request: wire.CommitSnapshotRequest) -> Empty:
         labels = dict(request.labels)
-        await self._work(lambda: self._store.commit(request.name, request.key, labels, parent=request.parent))
+        await self._work(lambda: self._store().commit(request.name, request.key, labels, parent=request.parent))
         return Empty()
 
     async def _remove(self, request: wire.RemoveSnapshotRequest) -> Empty:
-        await self._work(lambda: self._store.remove(request.key))
+        await self._work(lambda: self._store().remove(request.key))
         self.dirty = True
         return Empty()
 
     async def _stat(self, request: wire.StatSnapshotRequest) -> wire.StatSnapshotResponse:
-        return wire.StatSnapshotResponse(info=info_message(await self._work(lambda: self._store.stat(request.key))))
+        return wire.StatSnapshotResponse(info=info_message(await self._work(lambda: self._store().stat(request.key))))
 
     async def _update(self, request: wire.UpdateSnapshotRequest) -> wire.UpdateSnapshotResponse:
         labels, paths = dict(request.info.labels), list(request.update_mask.paths)
-        info = await self._work(lambda: self._store.update(request.info.name, labels, paths))
+        info = await self._work(lambda: self._store().update(request.info.name, labels, paths))
         return wire.UpdateSnapshotResponse(info=info_message(info))
 
     async def _usage(self, request: wire.UsageRequest) -> wire.UsageResponse:
-        used = await self._work(lambda: self._store.usage(request.key))
+        used = await self._work(lambda: self._store().usage(request.key))
         return wire.UsageResponse(size=used.size, inodes=used.inodes)
 
     async def _cleanup(self, _request: wire.CleanupRequest) -> Empty:
@@ -154,14 +157,14 @@ class SnapshotsService:
         """Give the space of removed snapshots back. Who comes while that is being done waits, and finds little left to do."""
         async with self._cleaning:
             self.dirty = False
-            await self._work(self._store.cleanup)
+            await self._work(lambda: self._store().cleanup())
 
     async def _list(self, stream: Stream[wire.ListSnapshotsRequest, wire.ListSnapshotsResponse]) -> None:
         """In batches, with nothing locked between them, so that other calls may be made meanwhile."""
         request = await stream.recv_message()
         filters = list(request.filters) if request is not None else []
         found: Iterator[list[Info]] = await self._answered(
-            "List", self._work(lambda: batches(self._store.list(filters)))
+            "List", self._work(lambda: batches(self._store().list(filters)))
         )
         while batch := await self._answered("List", self._work(lambda: next(found, None))):
             await stream.send_message(wire.ListSnapshotsResponse(info=[info_message(info) for info in batch]))
