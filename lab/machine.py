@@ -44,6 +44,7 @@ class Machine(Place):
     :param keep: keep what it writes, for the next machine that is started so.
     :param systemd: boot Debian's systemd, with the agent as a unit of it, instead of the lab's own first process.
     :param memory: MiB. :param pool_mib: the thin pool's data. :param boot_seconds: the patience with its start.
+    :param disks: files of the host as further disks, ``/dev/vdc`` and so on. What the machine writes there goes past the host's cache, and stays.
     """
 
     slowness = 8
@@ -56,13 +57,14 @@ class Machine(Place):
         memory: int = 4096,
         pool_mib: int = 6144,
         boot_seconds: float = 180,
+        disks: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self._disk = disk.opened()
         self.identity = secrets.token_hex(6)
         self.scratch = cache("scratch", PREFIX + self.identity)
         self._keep, self._systemd, self._memory = keep, systemd, memory
-        self._pool, self._boot_seconds = pool_mib, boot_seconds
+        self._pool, self._boot_seconds, self._disks = pool_mib, boot_seconds, disks
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline = -1
         self._channel: Channel | None = None
@@ -256,6 +258,7 @@ class Machine(Place):
             *("-kernel", self._disk.kernel, "-initrd", self._disk.initrd, "-append", " ".join(words)),
             *("-drive", f"{root},if=virtio,cache=unsafe,discard=unmap"),
             *("-drive", f"file={tree},format=raw,if=virtio,readonly=on"),
+            *(word for path in self._disks for word in ("-drive", f"file={path},format=raw,if=virtio,cache=none")),
             *("-serial", f"file:{os.path.join(self.scratch, 'console.log')}"),
             *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci"),
             *(
