@@ -8,14 +8,20 @@ import subprocess
 import pytest
 
 from unikeel.cli.completing import SCRIPTS, answer
-from unikeel.cli.options import CONTAINERS, IMAGES
+from unikeel.cli.options import CONTAINERS, IMAGES, POOLS, SNAPSHOTS
 
 asked: list[tuple[str, str, str]] = []
 
 
 def lookup(kind: str, root: str, config: str) -> list[str]:
     asked.append((kind, root, config))
-    return {CONTAINERS: ["web", "worker", "db"], IMAGES: ["nginx", "hello"]}[kind]
+    names = {
+        CONTAINERS: ["web", "worker", "db"],
+        IMAGES: ["nginx", "hello"],
+        POOLS: ["main", "trial"],
+        SNAPSHOTS: ["base", "key"],
+    }
+    return names[kind]
 
 
 @pytest.mark.parametrize(
@@ -25,6 +31,12 @@ def lookup(kind: str, root: str, config: str) -> list[str]:
         ("i", ["inspect", "image", "install"]),
         ("image l", ["load", "ls"]),
         ("boot ", ["ls", "gc"]),
+        ("pool ", ["create", "status", "grow", "check", "destroy"]),
+        ("pool create --type f", ["file"]),
+        ("pool create main --data ", [":files"]),
+        ("pool destroy main t", ["trial"]),
+        ("pool grow main ", []),
+        ("snapshot usage b", ["base"]),
         ("stop w", ["web", "worker"]),
         ("stop web w", ["web", "worker"]),
         ("inspect ", ["web", "worker", "db"]),

@@ -32,6 +32,14 @@ NAMES: Final = (
     "image build",
     "boot ls",
     "boot gc",
+    "snapshot ls",
+    "snapshot inspect",
+    "snapshot usage",
+    "pool create",
+    "pool status",
+    "pool grow",
+    "pool check",
+    "pool destroy",
     "doctor",
     "daemon",
     "snapshotter",
@@ -45,6 +53,8 @@ NAMES: Final = (
 GROUPS: Final = {
     "image": "images of the store",
     "boot": "boot files that are kept",
+    "snapshot": "snapshots of images and containers",
+    "pool": "room for snapshots",
     "install": "other programs that run guests by unikeel",
 }
 #: What only shell completion calls, and its module; in no list.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from unikeel.cli.completing import answer
-from unikeel.cli.options import CONTAINERS, Argument, Command, Parsed
+from unikeel.cli.options import CONTAINERS, POOLS, SNAPSHOTS, Argument, Command, Parsed
 from unikeel.cli.output import line
 from unikeel.cli.ps import recorded
 
@@ -28,6 +28,13 @@ def run(parsed: Parsed, session: Session) -> int:
 
 
 def _names(session: Session, kind: str, root: str, config: str) -> list[str]:
+    if kind in (POOLS, SNAPSHOTS):
+        from unikeel.cli.pooling import looking
+
+        with looking(session._replace(root=root or session.root, config=config or session.config)) as found:
+            if kind == POOLS:
+                return found.registry.names()
+            return list(dict.fromkeys(entry.info.name for entry in found.catalog().entries()))
     from unikeel.engine.engine import Engine
 
     with Engine(root or session.root, config=config or session.config) as engine:

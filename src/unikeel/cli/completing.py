@@ -9,9 +9,20 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from unikeel.cli import commands
-from unikeel.cli.options import CONTAINERS, DIRECTORIES, FILES, GLOBAL, IMAGES, Argument, Command, Option
+from unikeel.cli.options import (
+    CONTAINERS,
+    DIRECTORIES,
+    FILES,
+    GLOBAL,
+    IMAGES,
+    POOLS,
+    SNAPSHOTS,
+    Argument,
+    Command,
+    Option,
+)
 
-#: Names of a kind (:data:`CONTAINERS` or :data:`IMAGES`) in a state root, by a configuration file; both may be empty.
+#: Names of a kind (:data:`CONTAINERS`, :data:`IMAGES`, :data:`POOLS` or :data:`SNAPSHOTS`) in a state root, by a configuration file; both may be empty.
 Lookup = Callable[[str, str, str], list[str]]
 
 _BASH: Final = """# unikeel completion for bash: source <(unikeel completion bash)
@@ -144,6 +155,6 @@ class _State:
     def _values(self, choices: Sequence[str], kind: str, last: str) -> list[str]:
         if kind in (FILES, DIRECTORIES):
             return [f":{kind}"]
-        if kind in (CONTAINERS, IMAGES):
+        if kind in (CONTAINERS, IMAGES, POOLS, SNAPSHOTS):
             choices = self._lookup(kind, self._globals["root"], self._globals["config"])
         return [choice for choice in choices if choice.startswith(last)]

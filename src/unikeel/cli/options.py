@@ -12,12 +12,14 @@ from typing import Final, NamedTuple
 
 from unikeel.errors import InvalidArgument
 
-#: What completion offers for a value: nothing, files, directories, containers, running ones, images.
+#: What completion offers for a value: nothing, files, directories, containers, running ones, images, pools, snapshots.
 NOTHING: Final = ""
 FILES: Final = "files"
 DIRECTORIES: Final = "directories"
 CONTAINERS: Final = "containers"
 IMAGES: Final = "images"
+POOLS: Final = "pools"
+SNAPSHOTS: Final = "snapshots"
 
 
 class Option(NamedTuple):

@@ -5,6 +5,7 @@
       owners/             one locked file per living process that works here
       images/             one OCI image layout
       snapshots/          block images: committed, and the containers' own
+      pools/              what pools are made of, and those on files (:mod:`unikeel.snapshots.pools.registry`)
       boot/               the cache's objects, copies, locks
       containers/ID/      console.log, monitor.log, plan.json, exit.json, timeline.json, control sockets
       facts/              what was found out about the host's monitors and OCI runtimes
@@ -45,6 +46,10 @@ class Layout(NamedTuple):
     @property
     def snapshots(self) -> str:
         return os.path.join(self.root, "snapshots")
+
+    @property
+    def pools(self) -> str:
+        return os.path.join(self.root, "pools")
 
     @property
     def boot(self) -> str:

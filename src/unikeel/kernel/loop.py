@@ -1,4 +1,4 @@
-"""Loop devices: a file as a block device, read-only, gone with its last user.
+"""Loop devices: a file as a block device, read-only unless asked otherwise, gone with its last user.
 
 Needs the loop driver and CAP_SYS_ADMIN for configuring (read access to the nodes for the rest). Every device made here has
 ``autoclear``: it vanishes when its last opener (a descriptor, a mount) goes, however that ends, so nothing has to be undone
@@ -20,6 +20,7 @@ _CONTROL: Final = "/dev/loop-control"
 _GET_FREE: Final = 0x4C82
 _CONFIGURE: Final = 0x4C0A
 _GET_STATUS64: Final = 0x4C05
+_SET_CAPACITY: Final = 0x4C07
 
 _READ_ONLY: Final = 1
 _AUTOCLEAR: Final = 4
@@ -61,8 +62,10 @@ class LoopDevice(NamedTuple):
         self.fd.close()
 
 
-def attach(backing: int) -> LoopDevice:
-    """A new read-only loop device of the file ``backing`` (a descriptor), with direct I/O where the file system does it.
+def attach(backing: int, *, writable: bool = False) -> LoopDevice:
+    """A new loop device of the file ``backing`` (a descriptor), with direct I/O where the file system does it.
+
+    :param writable: what is written to the device goes to the file, which must be open for writing.
 
     A free number can be taken by somebody else between finding and configuring it; then the next one is tried at once.
 
@@ -70,9 +73,9 @@ def attach(backing: int) -> LoopDevice:
     """
     for _ in range(_ATTEMPTS):
         path = f"/dev/loop{_free_number()}"
-        device = _open_node(path)
+        device = _open_node(path, writable=writable)
         try:
-            _configure(device, backing)
+            _configure(device, backing, 0 if writable else _READ_ONLY)
             return LoopDevice(path, device, _status(device))
         except OSError as error:
             device.close()
@@ -110,6 +113,25 @@ def find_or_attach(backing: int) -> LoopDevice:
     return find(backing) or attach(backing)
 
 
+def measure_again(device: OwnedFd) -> None:
+    """Have the device take the size that its file has now. :raise OSError: what the kernel says."""
+    fcntl.ioctl(device.fileno(), _SET_CAPACITY)
+
+
+def open_attached(info: os.stat_result) -> LoopDevice | None:
+    """A writable loop device that already shows the whole of the file with this stat, opened for reading; ``None`` if there is none."""
+    for name in attached_to(info):
+        try:
+            device = _open_node(f"/dev/{name}")
+        except (OSError, Unavailable):
+            continue
+        status = status_of(device)
+        if status is not None and status.backs(info) and not status.read_only:
+            return LoopDevice(f"/dev/{name}", device, status)
+        device.close()
+    return None
+
+
 def status_of(device: OwnedFd) -> LoopStatus | None:
     """What an open loop device shows; None if nothing (any more)."""
     try:
@@ -135,22 +157,22 @@ def _free_number() -> int:
         ) from error
 
 
-def _open_node(path: str) -> OwnedFd:
+def _open_node(path: str, *, writable: bool = False) -> OwnedFd:
     try:
-        return OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        return OwnedFd(os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC))
     except FileNotFoundError as error:
         raise Unavailable(f"no loop device: {path} is missing", "mount devtmpfs on /dev") from error
 
 
-def _configure(device: OwnedFd, backing: int) -> None:
+def _configure(device: OwnedFd, backing: int, flags: int) -> None:
     try:
-        fcntl.ioctl(device.fileno(), _CONFIGURE, _config(backing, _READ_ONLY | _AUTOCLEAR | _DIRECT_IO))
+        fcntl.ioctl(device.fileno(), _CONFIGURE, _config(backing, flags | _AUTOCLEAR | _DIRECT_IO))
     except OSError as error:
         if (
             error.errno != errno.EINVAL
         ):  # EINVAL: a file system without direct I/O (newer kernels; older ones leave it out)
             raise
-        fcntl.ioctl(device.fileno(), _CONFIGURE, _config(backing, _READ_ONLY | _AUTOCLEAR))
+        fcntl.ioctl(device.fileno(), _CONFIGURE, _config(backing, flags | _AUTOCLEAR))
 
 
 def _config(backing: int, flags: int) -> bytes:

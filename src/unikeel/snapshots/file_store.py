@@ -51,6 +51,7 @@ class FileStore:
         is wanted, and by :meth:`reconcile`. Without it, everyone counts as living.
     :param empty_size: the size of file systems made without a parent, in bytes.
     :param store: what the records are called that belong to this directory; several such stores may share a record store.
+    :param admit: asked before anything is made; raises ``ResourceExhausted`` if there is no room for it.
     :raise FailedPrecondition: the directory and the record store do not belong together; nothing was changed.
     """
 
@@ -64,7 +65,9 @@ class FileStore:
         is_dead: Callable[[str], bool] = _everyone_lives,
         empty_size: int = EMPTY_SIZE,
         store: str = "file",
+        admit: Callable[[], None] | None = None,
     ) -> None:
+        self._admit = admit
         self._metadata = Metadata(database, store=store, consumer=consumer, owner=owner)
         self._files = ImageFiles(directory)
         self._tidier = Tidier(self._metadata, self._files)
@@ -170,6 +173,8 @@ class FileStore:
 
     def _begin(self, name: str, parent: str, kind: Kind, labels: Mapping[str, str] | None) -> Record:
         """Record what is about to be made; what a dead owner left half made under this name is undone first."""
+        if self._admit is not None and not (kind is Kind.VIEW and parent):  # such a view takes no room
+            self._admit()
         try:
             return self._metadata.begin(name, parent, kind, labels or {})
         except AlreadyExists:

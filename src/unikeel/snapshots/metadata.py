@@ -88,6 +88,11 @@ def _record(row: Row) -> Record:
     )
 
 
+def prepare_tables(database: Database) -> None:
+    """Make the tables of snapshots, or bring them up to date. :raise Internal: a later version wrote them."""
+    database.migrate("snapshots", _SCHEMA)
+
+
 class Metadata:
     """The records of one store as one consumer sees them.
 
@@ -101,7 +106,7 @@ class Metadata:
         self._store = store
         self._consumer = consumer
         self._owner = owner
-        database.migrate("snapshots", _SCHEMA)
+        prepare_tables(database)
 
     # --- one record -------------------------------------------------------------------------------------------------
 

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from unikeel.errors import NotFound
 from unikeel.records.database import Database
 from unikeel.snapshots.contract import SnapshotStore
 from unikeel.snapshots.file_store import FileStore
+
+if TYPE_CHECKING:
+    from unikeel.snapshots.pools.opening import OpenPool
 
 #: The store that every state root has.
 FILE: Final = "file"
@@ -22,8 +25,8 @@ _SOCKET: Final = "socket:"
 class StorePlace(NamedTuple):
     """Where a state root keeps its stores, and on whose behalf they are opened.
 
-    :ivar directory: the images of the store ``file``. :ivar owner: the token of this process. :ivar is_dead: tells whether a token is a
-        dead process's. :ivar empty_size: of file systems that are made without a parent, in bytes.
+    :ivar directory: the images of the store ``file``. :ivar pools: what the pools are made of (:mod:`unikeel.snapshots.pools.registry`). :ivar owner: the token of this process. :ivar is_dead: tells whether a token is a
+        dead process's. :ivar empty_size: of file systems that are made without a parent, in bytes. :ivar notice: gets warnings about a pool's fill.
     """
 
     directory: str
@@ -31,6 +34,8 @@ class StorePlace(NamedTuple):
     owner: str
     is_dead: Callable[[str], bool]
     empty_size: int
+    pools: str = ""
+    notice: Callable[[str], None] = lambda _sentence: None
 
 
 def socket_consumer(name: str) -> str:
@@ -41,7 +46,9 @@ def socket_consumer(name: str) -> str:
 def open_store(name: str, place: StorePlace, consumer: str) -> SnapshotStore:
     """The store of this name, as one consumer sees it; the caller closes it.
 
-    :raise NotFound: there is no such store. :raise FailedPrecondition: its content and its records do not belong together.
+    A pool is activated, and held against being taken away until the store is closed.
+
+    :raise NotFound: there is no such store. :raise FailedPrecondition: its content and its records do not belong together, or it is being taken away.
     """
     if name == FILE:
         return FileStore(
@@ -52,4 +59,40 @@ def open_store(name: str, place: StorePlace, consumer: str) -> SnapshotStore:
             is_dead=place.is_dead,
             empty_size=place.empty_size,
         )
-    raise NotFound(f"there is no snapshot store {name!r}", f"the store of every state root is {FILE}")
+    if not place.pools:
+        raise NotFound(f"there is no snapshot store {name!r}", f"the store of every state root is {FILE}")
+    return _in_pool(name, place, consumer)
+
+
+def _in_pool(name: str, place: StorePlace, consumer: str) -> SnapshotStore:
+    from unikeel.snapshots.pools.opening import open_pool
+    from unikeel.snapshots.pools.registry import Registry
+
+    pool = open_pool(Registry(place.pools), name, notice=place.notice)
+    try:
+        return PoolFileStore(pool, place, consumer)
+    except BaseException:
+        pool.close()
+        raise
+
+
+class PoolFileStore(FileStore):
+    """The store in a pool of the kind ``file``; closing it lets go of the pool."""
+
+    def __init__(self, pool: OpenPool, place: StorePlace, consumer: str) -> None:
+        self._pool = pool
+        super().__init__(
+            pool.directory,
+            place.database,
+            consumer=consumer,
+            owner=place.owner,
+            is_dead=place.is_dead,
+            empty_size=place.empty_size,
+            store=pool.pool.store,
+            admit=pool.watch.admit,
+        )
+
+    def close(self) -> None:
+        """See the contract."""
+        super().close()
+        self._pool.close()
