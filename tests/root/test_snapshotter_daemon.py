@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -33,11 +35,13 @@ class Place:
         self.directory = directory
         self.root = os.path.join(directory, "root")
 
-    def unikeel(self, *words: str, run: str = "run", sockets: str = "containerd") -> subprocess.CompletedProcess[str]:
+    def unikeel(
+        self, *words: str, run: str = "run", sockets: str = "containerd", store: str = "file"
+    ) -> subprocess.CompletedProcess[str]:
         """The command, with a configuration of its own."""
         path = os.path.join(self.directory, f"{run}.toml")
         text = f'root = "{self.root}"\nrun_root = "{self.directory}/{run}"\n'
-        Path(path).write_text(f'{text}[snapshotter]\nsockets = "{sockets}"\nempty_size = "64MiB"\n')
+        Path(path).write_text(f'{text}[snapshotter]\nstore = "{store}"\nsockets = "{sockets}"\nempty_size = "64MiB"\n')
         code = "import sys; from unikeel.cli.main import entry; sys.exit(entry())"
         argv = [sys.executable, "-c", code, "--config", path, *words]
         return subprocess.run(argv, capture_output=True, text=True, timeout=_PATIENCE, check=False)
@@ -85,6 +89,7 @@ def place() -> Iterator[Place]:
             for kind in ("snapshotter", "daemon"):
                 if os.path.exists(f"{directory}/{run}/{kind}/keeper.sock"):
                     made.stop(run, kind)
+        subprocess.run(["umount", "--lazy", *glob.glob(f"{directory}/root/pools/*/mounted")], check=False)
 
 
 def started(place: Place, *words: str, **options: str) -> None:
@@ -119,6 +124,37 @@ def test_the_whole_daemon_serves_them_too(place: Place) -> None:
     client.prepare("key", "")
     assert client.stat("key").kind is Kind.ACTIVE
     client.close()
+
+
+def test_a_pool_behind_it(place: Place) -> None:
+    """Snapshots are in the pool, which is watched, and is not taken away while they are served; after a kill it is there again."""
+    started(place, "pool", "create", "fast", "--type", "file", "--size", "320MiB", "--sparse", run="tools")
+    started(place, "snapshotter", "--detach", store="fast")
+    client = place.client()
+    client.prepare("key", "")
+    assert client.mounts("key")[0].source.startswith(f"{place.root}/pools/fast/mounted/")
+    refused = place.unikeel("pool", "destroy", "fast", run="tools")
+    assert (refused.returncode, "in use by a store" in refused.stderr) == (75, True), refused.stderr
+    client.close()
+    place.kill()
+    client = place.client()
+    assert client.stat("key").kind is Kind.ACTIVE
+    metrics = _metrics(f"{place.directory}/run/snapshotter/metrics.sock")
+    assert 'unikeel_pool_size_bytes{pool="fast",room="data"}' in metrics
+    client.close()
+    place.stop("run", "snapshotter")
+    refused = place.unikeel("pool", "destroy", "fast", run="tools")
+    assert (refused.returncode, "holds 1 snapshots (key)" in refused.stderr) == (75, True), refused.stderr
+    started(place, "pool", "destroy", "fast", "--force", run="tools")
+
+
+def _metrics(path: str) -> str:
+    """What a metrics socket says."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(_PATIENCE)
+        connection.connect(path)
+        connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 
 
 def test_killed_under_calls(place: Place) -> None:

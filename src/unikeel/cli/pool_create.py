@@ -64,7 +64,7 @@ def run(parsed: Parsed, session: Session) -> int:
             say(f"warning: {warning}")
         create(found.registry, creation.pool)
         if parsed.flag("json"):
-            json(described(status_of(found.registry, request.name, found.catalog)))
+            json(described(status_of(found.registry, request.name, found.catalog, found.is_dead)))
         else:
             line(request.name)
     return 0

@@ -39,7 +39,7 @@ def run(parsed: Parsed, session: Session) -> int:
         growth = plan_growth(found.registry.find(name), parsed.size("size"), parsed.size("metadata-size"))
         grow(found.registry, growth.pool)
         if parsed.flag("json"):
-            json(described(status_of(found.registry, name, found.catalog)))
+            json(described(status_of(found.registry, name, found.catalog, found.is_dead)))
         else:
             for change in growth.changes:
                 line(f"{name}: {change}")

@@ -21,7 +21,7 @@ COMMAND = Command(
     examples=(("unikeel pool status", "all pools, with what is to be warned of on standard error"),),
     details="JSON: a list of objects with name, type, uuid, state (active, inactive, creating, destroying, damaged), data_device, metadata_device (empty: files of "
     "the pool's own), block_size, data and metadata (used and size in bytes; null if not known), level (fine, warn, full), snapshots (committed, active, views, spares, "
-    "unfinished, removed), consumers and problems. What a check finds is told by `unikeel pool check`.",
+    "unfinished, removed), consumers, problems, and pending (what a store will clear up by itself). `unikeel pool check` tells what mends a problem.",
 )
 
 
@@ -32,7 +32,7 @@ def run(parsed: Parsed, session: Session) -> int:
 
     with pools(session) as found:
         names = parsed.operands or found.registry.names()
-        statuses = [status_of(found.registry, name, found.catalog) for name in names]
+        statuses = [status_of(found.registry, name, found.catalog, found.is_dead) for name in names]
     if parsed.flag("json"):
         json([described(status) for status in statuses])
         return 0
@@ -40,6 +40,8 @@ def run(parsed: Parsed, session: Session) -> int:
     for status in statuses:
         for problem in problems(status):
             say(f"pool {status.name}: {problem}")
+        for pending in status.pending:
+            say(f"pool {status.name}: the store will {pending}")
     return 0
 
 

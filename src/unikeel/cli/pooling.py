@@ -149,6 +149,7 @@ def described(status: Status) -> dict[str, object]:
         else None,
         "consumers": list(counts.consumers) if counts else [],
         "problems": problems(status),
+        "pending": list(status.pending),
     }
 
 

@@ -42,12 +42,19 @@ def described(task: Task) -> dict[str, object]:
 
 
 class ControlService:
-    """The methods. ``connections`` tells how many connections there are."""
+    """The methods. ``connections`` tells how many connections there are, ``gauges`` what others have to say in the metrics."""
 
-    def __init__(self, node: Node, registry: Registry, connections: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        registry: Registry,
+        connections: Callable[[], int],
+        gauges: Callable[[], list[Gauge]] = list,
+    ) -> None:
         self._node = node
         self._registry = registry
         self._connections = connections
+        self._more_gauges = gauges
         self._begun = time.time_ns()
         self._gauged: tuple[float, list[Gauge]] = (0.0, [])
 
@@ -125,7 +132,7 @@ class ControlService:
                 Gauge("cpu_seconds", "CPU time of the daemon.", [((), time.process_time())]),
             ]
             self._gauged = (time.monotonic(), gauges)
-        return self._node.metrics.text(gauges)
+        return self._node.metrics.text([*gauges, *self._more_gauges()])
 
 
 def _method(answer: Callable[[Mapping[str, Any]], Awaitable[object]]) -> Callable[..., Awaitable[Any]]:

@@ -71,7 +71,7 @@ class SnapshotterParts:
 
     async def _text(self) -> str:
         cpu = Gauge("cpu_seconds", "CPU time of the daemon.", [((), time.process_time())])
-        return self._metrics.text([cpu])
+        return self._metrics.text([cpu, *self.snapshotter.pools.gauges()])
 
     def connection_closed(self, number: int) -> None:
         """There are no connections by way of the keeper."""

@@ -65,7 +65,7 @@ class Parts:
         self.watcher = Watcher(self.ending.told, lost)
         self.launcher = LauncherService(self.desk, self.looker, self.making)
         self.connections: Callable[[], int] = lambda: 0
-        self.control = ControlService(node, self.registry, self._count)
+        self.control = ControlService(node, self.registry, self._count, self.snapshotter.pools.gauges)
         task = TaskService(self.desk, self.making, self.running, os.getppid)
         self.server = Server({**task.services(), **self.launcher.services(), **self.control.services()})
         self._consumers: list[str] = []

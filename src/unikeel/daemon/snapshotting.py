@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from unikeel.config import Config
 from unikeel.daemon.metrics import Metrics
+from unikeel.daemon.pooling import PoolTending
 from unikeel.engine.layout import Layout, snapshot_socket
 from unikeel.errors import FailedPrecondition, UnikeelError, of_system
 from unikeel.keeper.client import KeeperClient
@@ -59,7 +60,9 @@ class Snapshotter:
         self._workers = Workers(config.snapshotter_workers)
         self._claim: Claim | None = None
         self._tending: asyncio.Task[None] | None = None
-        place = StorePlace(layout.snapshots, database, owner.token, owner.is_dead, config.snapshotter_empty_size)
+        self.pools = PoolTending(layout.pools, database)
+        size = config.snapshotter_empty_size
+        place = StorePlace(layout.snapshots, database, owner.token, owner.is_dead, size, layout.pools, _LOG.warning)
         self._consumers = [self._consumer(name, place) for name in config.snapshotter_sockets.split()]
 
     def _consumer(self, name: str, place: StorePlace) -> _Consumer:
@@ -81,6 +84,7 @@ class Snapshotter:
     async def begin(self) -> None:
         """Serve. :raise FailedPrecondition: another process serves this state root's snapshots. :raise Unavailable: there can be no socket."""
         self._claim = Claim(self._layout.root)
+        await self._workers.run(self.pools.begin)
         for consumer in self._consumers:
             sock = await self._workers.run(lambda consumer=consumer: self._listen(consumer))  # type: ignore[misc]
             consumer.serving = Serving(sock, consumer.service)
@@ -105,9 +109,10 @@ class Snapshotter:
             _LOG.error("no snapshots are served: %s", error)
 
     async def _tend(self) -> None:
-        """Give back the space of removed snapshots that no call for it came after."""
+        """Look at the pools, and give back the space of removed snapshots that no call for it came after."""
         while True:
             await asyncio.sleep(_TEND_SECONDS)
+            await self._workers.run(self.pools.look)
             for consumer in self._consumers:
                 if not consumer.service.dirty:
                     continue

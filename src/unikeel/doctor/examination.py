@@ -24,6 +24,7 @@ def examine(config: Config, root: str) -> list[Finding]:
         with storage.workplace(root) as place:
             findings.append(storage.reflink(place))
             if os.geteuid() == 0:
+                findings += storage.pools(root)
                 findings += host.kernel_features(place)
                 findings += trial.runtimes(config, place)
     except UnikeelError as error:

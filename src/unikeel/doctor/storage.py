@@ -73,8 +73,22 @@ def free_space(root: str) -> Finding:
 
 def reflink(place: str) -> Finding:
     """Whether a writable snapshot can share its image's blocks."""
-    mend = "put the state root on xfs or btrfs; until then disks are qcow2 overlays, which costs QEMU some speed"
+    mend = "put the state root on xfs or btrfs, or snapshots in a pool (`unikeel pool create --type file`); until then disks are qcow2 overlays, which costs QEMU some speed"
     return attempt("reflink", Level.WARNING, mend, lambda: _clone(place))
+
+
+def pools(root: str) -> list[Finding]:
+    """Whether the pools of a state root can be used, and how full they are; nothing if it has none."""
+    from unikeel.snapshots.pools.registry import Registry
+    from unikeel.snapshots.pools.status import usable
+
+    registry = Registry(os.path.join(root, "pools"))
+    findings = []
+    for name in registry.names():
+        text, problem = usable(registry, name)
+        mend = f"see `unikeel pool status {name}`" if problem else ""
+        findings.append(Finding("pool", Level.WARNING if problem else Level.OK, f"{name}: {problem or text}", mend))
+    return findings
 
 
 def _clone(place: str) -> str:

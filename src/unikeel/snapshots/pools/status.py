@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from unikeel.errors import UnikeelError
-from unikeel.snapshots.catalog import Catalog, Counts
+from unikeel.snapshots.catalog import Counts
+from unikeel.snapshots.pools.checking import examine
 from unikeel.snapshots.pools.definition import Pool, PoolState
+from unikeel.snapshots.pools.examining import IsDead, Open, evidence
 from unikeel.snapshots.pools.means import means_of
 from unikeel.snapshots.pools.registry import Registry
 from unikeel.snapshots.pools.watching import LIMITS, Level, Limits, PoolFill, Verdict, judge
-
-#: Opens the record store's catalog. Raises what is wrong with it.
-Open = Callable[[], Catalog]
 
 
 class Status(NamedTuple):
     """One pool.
 
     :ivar pool: ``None``: its definition cannot be read. :ivar fill: ``None``: it is not active. :ivar counts: ``None``: the records cannot be read.
-    :ivar problems: sentences without full stops.
+    :ivar problems: sentences without full stops. :ivar pending: what a store will clear up by itself.
     """
 
     name: str
@@ -30,6 +28,7 @@ class Status(NamedTuple):
     verdict: Verdict
     counts: Counts | None
     problems: tuple[str, ...]
+    pending: tuple[str, ...] = ()
 
     @property
     def state(self) -> str:
@@ -41,8 +40,8 @@ class Status(NamedTuple):
         return "active" if self.active else "inactive"
 
 
-def status_of(registry: Registry, name: str, catalog: Open, limits: Limits = LIMITS) -> Status:
-    """Look at a pool. :raise NotFound: there is none."""
+def status_of(registry: Registry, name: str, catalog: Open, is_dead: IsDead, limits: Limits = LIMITS) -> Status:
+    """Look at a pool, and if it is active into it. :raise NotFound: there is none."""
     problems: list[str] = []
     try:
         pool = registry.read(name)
@@ -57,7 +56,26 @@ def status_of(registry: Registry, name: str, catalog: Open, limits: Limits = LIM
     except UnikeelError as error:
         problems.append(str(error))
     verdict = judge(fill, limits) if fill else Verdict(Level.FINE)
-    return Status(name, pool, active, fill, verdict, counts, tuple(problems))
+    pending: tuple[str, ...] = ()
+    if active and counts and pool.state is PoolState.READY:
+        report = examine(pool, evidence(registry, pool, catalog, is_dead))
+        problems += report.problems
+        pending = report.pending
+    return Status(name, pool, active, fill, verdict, counts, tuple(problems), pending)
+
+
+def usable(registry: Registry, name: str) -> tuple[str, str]:
+    """How full a pool is, as words, and what is wrong with it, empty: nothing; without looking into it."""
+    problems: list[str] = []
+    try:
+        pool = registry.find(name)
+    except UnikeelError as error:
+        return "", str(error)
+    active, fill = _fill(registry, pool, problems)
+    if fill is None:
+        return "not active now" if not active else "", "; ".join(problems)
+    text = f"{fill.data.percent:.0f} % of its data is used"
+    return text, "; ".join([*problems, *filter(None, [judge(fill).reason])])
 
 
 def _fill(registry: Registry, pool: Pool, problems: list[str]) -> tuple[bool, PoolFill | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from unikeel.errors import BadContent, FailedPrecondition, Unavailable
@@ -25,6 +25,7 @@ from unikeel.snapshots.thin.reference import ThinPoolRef, pool_ref
 
 #: What of a device's beginning is overwritten before it becomes a pool's, so that nobody finds there what it was.
 _HEAD: Final = 128 << 10
+_ATTEMPTS: Final = 4
 
 
 class _Parts:
@@ -195,32 +196,41 @@ class ThinPool:
         )
 
     def devices(self) -> dict[int, Details]:
-        """All thin devices in it by their numbers, the pool's identity among them. Who calls holds the activation's lock.
+        """All thin devices in it by their numbers, the pool's identity among them.
+
+        A store that reads the metadata at the same moment may let go of what we hold; then it is read again.
 
         :raise BadContent: the metadata is damaged.
         """
         with translated(f"read the metadata of pool {self.pool.name!r}"), MetadataDevice(self.metadata) as device:
             if not self.is_active():
                 return device.resting_devices()
-            with Control() as control, self._held(control):
-                return device.held_devices()
+            with Control() as control:
+                for _ in range(_ATTEMPTS):
+                    try:
+                        with self._held(control):
+                            return device.held_devices()
+                    except (BadContent, FailedPrecondition):
+                        continue
+                with self._held(control):
+                    return device.held_devices()
 
     @contextmanager
     def _held(self, control: Control) -> Iterator[None]:
         """The metadata as it is now, kept for reading; what a killed process kept is let go."""
         name = self.pool.device_name
+        if thin.pool_status(control.status(name)).held_root is not None:
+            _let_go(control, name)
         try:
             control.message(name, "reserve_metadata_snap")
         except OSError as error:
-            if error.errno != errno.EBUSY:
+            if error.errno != errno.EBUSY:  # which means that somebody else holds it: as good
                 raise
-            control.message(name, "release_metadata_snap")
-            control.message(name, "reserve_metadata_snap")
         try:
             failpoint("pools.thin.held")
             yield
         finally:
-            control.message(name, "release_metadata_snap")
+            _let_go(control, name)
 
     def needs_check(self) -> bool:
         """Whether the kernel wants the metadata checked before it writes again. :raise BadContent: it is damaged."""
@@ -288,6 +298,11 @@ def _control() -> Iterator[Control | None]:
         return
     with control:
         yield control
+
+
+def _let_go(control: Control, name: str) -> None:
+    with suppress(OSError):  # another one has
+        control.message(name, "release_metadata_snap")
 
 
 def _overwrite(path: str, length: int) -> None:
