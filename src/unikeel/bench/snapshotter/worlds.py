@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from unikeel.bench import lines
 from unikeel.bench.lines import Found
 from unikeel.bench.rows import Board, Json
-from unikeel.bench.snapshotter import layered
+from unikeel.bench.snapshotter import layered, ours
 from unikeel.bench.snapshotter.inside.session import Contender
 from unikeel.bench.snapshotter.plan import CONTENT_MIB, NATIVE, SIZE_MIB, Block, World
 from unikeel.errors import Unavailable
@@ -82,7 +82,7 @@ def opened(blocks: Sequence[Block]) -> Iterator[Stage]:
     except ImportError:
         raise Unavailable("the lab is not on Python's path", "run this in the project's directory") from None
     try:
-        with _place(world) as place, tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        with _place(world, names) as place, tempfile.TemporaryDirectory(prefix="bench-") as scratch:
             archive, image = f"{scratch}/layered.tar", layered.made(CONTENT_MIB)
             with open(archive, "wb") as file:
                 file.write(image.archive)
@@ -96,23 +96,34 @@ def opened(blocks: Sequence[Block]) -> Iterator[Stage]:
 
 def _contender(world: World, name: str, parent: str) -> Contender:
     """A contender as the process inside is told."""
-    pool = "pool" if world.builtin == "devmapper" else ""
-    return Contender(name, world.builtin, "", pool, parent)
+    if name in world.ours:
+        return Contender(name, name, ours.socket(name), ours.pool(name), parent)
+    return Contender(name, world.builtin, "", "pool" if world.builtin == "devmapper" else "", parent)
 
 
 @contextmanager
-def _place(world: World) -> Iterator[Place]:
+def _place(world: World, names: Sequence[str]) -> Iterator[Place]:
+    """A lab with containerd and those of our snapshotters that are measured."""
+    mine = [name for name in names if name in world.ours]
+    extra = "".join(map(ours.plugin, mine))
+    with _lab(world) as place:
+        for name in mine:
+            ours.start(place, name)
+        place.start_containerd(world.builtin, image_mib=SIZE_MIB, cri=False, extra=extra)
+        yield place
+
+
+@contextmanager
+def _lab(world: World) -> Iterator[Place]:
     if world.where == NATIVE:
         from lab.native import Native
 
         with Native(world.root, containerd=False) as native:
             if world.file_system == "xfs":
                 native.run(["sh", "-ec", _XFS, "sh", str(_XFS_GIB)], timeout=_MINUTE)
-            native.start_containerd(world.builtin, image_mib=SIZE_MIB, cri=False)
             yield native
     else:
         from lab.machine import Machine
 
         with Machine() as machine:
-            machine.start_containerd(world.builtin, image_mib=SIZE_MIB, cri=False)
             yield machine

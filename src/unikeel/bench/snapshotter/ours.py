@@ -1,0 +1,72 @@
+"""Our snapshotter as it is measured: a daemon with a state root of its own for each contender, so that none has another's snapshots in its way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from unikeel.bench.snapshotter.plan import SIZE_MIB
+
+if TYPE_CHECKING:
+    from lab.place import Place
+
+#: containerd's name in the daemon's configuration.
+_SOCKET: Final = "containerd"
+_MINUTE: Final = 60.0
+
+
+class Kind(NamedTuple):
+    """How a contender is set up: the options of ``unikeel pool create`` (none: the store of every state root), and lines of ``[snapshotter]``."""
+
+    pool: tuple[str, ...] = ()
+    settings: str = ""
+
+
+_FILE_POOL: Final = ("--type", "file", "--size", "16GiB", "--sparse")
+KINDS: Final[Mapping[str, Kind]] = {
+    "file": Kind(),
+    "file-xfs": Kind(),
+    "file-loop": Kind(_FILE_POOL),
+}
+
+
+def socket(name: str) -> str:
+    """Where a contender of ours listens."""
+    return f"/run/unikeel-{name}/snapshots/{_SOCKET}.sock"
+
+
+def pool(name: str) -> str:
+    """The device-mapper name of a contender's thin pool; empty: it has none."""
+    kind = KINDS[name]
+    return f"unikeel-{_pool(name)}" if kind.pool and "file" not in kind.pool else ""
+
+
+def _pool(name: str) -> str:
+    return f"bench-{name}"
+
+
+def configuration(name: str) -> str:
+    """The daemon's configuration file."""
+    kind = KINDS[name]
+    store = _pool(name) if kind.pool else "file"
+    return (
+        f'root = "/var/lib/unikeel/{name}"\nrun_root = "/run/unikeel-{name}"\n'
+        f'[snapshotter]\nstore = "{store}"\nsockets = "{_SOCKET}"\nempty_size = "{SIZE_MIB}MiB"\n{kind.settings}'
+    )
+
+
+def plugin(name: str) -> str:
+    """What containerd's configuration says about it."""
+    return f'\n[proxy_plugins."{name}"]\n  type = "snapshot"\n  address = "{socket(name)}"\n'
+
+
+def start(place: Place, name: str) -> None:
+    """Make the pool, if it has one, and start the daemon. :raise LabError: it fails."""
+    path = f"/etc/unikeel/{name}.toml"
+    place.put(path, configuration(name).encode())
+    environment = {"UNIKEEL_CONFIG": path}
+    seconds = 2 * _MINUTE * place.slowness
+    if KINDS[name].pool:
+        argv = ["unikeel", "pool", "create", _pool(name), *KINDS[name].pool]
+        place.run(argv, env=environment, timeout=seconds)
+    place.run(["unikeel", "daemon", "--only", "snapshotter", "--detach"], env=environment, timeout=seconds)
