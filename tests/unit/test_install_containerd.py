@@ -146,6 +146,45 @@ def test_install_twice_and_uninstall(tmp_path: object, config: str | None, conta
 
 
 @pytest.mark.parametrize(("config", "containerd"), CASES)
+def test_our_own_snapshotter(tmp_path: object, config: str | None, containerd: tuple[int, int] | None) -> None:
+    host = host_of(tmp_path, config, containerd)
+    host.install(snapshotter="unikeel", snapshots="/run/x/containerd.sock")
+    assert host.runtimes()["unikeel"]["snapshotter"] == "unikeel"
+    document = tomllib.loads(host.read(host.config))
+    written = [
+        document,
+        *(tomllib.loads(host.read(path)) for path in situation.resolved(document.get("imports", []), host.config)),
+    ]
+    ours = next(table for table in written if "proxy_plugins" in table)
+    assert ours["proxy_plugins"] == {"unikeel": {"type": "snapshot", "address": "/run/x/containerd.sock"}}
+    second = (containerd or (2 if "unikeel" in str(document.get("imports")) else 1, 0))[0] >= 2
+    unpack = ours["plugins"].get("io.containerd.transfer.v1.local", {}).get("unpack_config", [])
+    assert [entry["snapshotter"] for entry in unpack] == (["overlayfs", "unikeel"] if second else [])
+    unit = host.read(os.path.join(host.directory, "units/unikeel-snapshots.socket")).splitlines()
+    assert {"ListenStream=/run/x/containerd.sock", "FileDescriptorName=snapshots"} <= set(unit)
+    service = host.read(os.path.join(host.directory, "units/unikeel.service")).splitlines()
+    assert "Requires=unikeel.socket unikeel-snapshots.socket" in service
+    assert host.plan(snapshotter="unikeel", snapshots="/run/x/containerd.sock").changes == ()
+    assert host.uninstall().left == ()
+    if config is None or config.endswith("\n") or not config:
+        assert host.files() == host.original
+
+
+def test_our_own_snapshotter_beside_what_is_there(tmp_path: object) -> None:
+    """A plugin of its name is somebody else's; what is said of unpacking stays."""
+    proxy = "[proxy_plugins.unikeel]\ntype = 'snapshot'\naddress = '/x'\n"
+    host = host_of(os.path.join(str(tmp_path), "1"), V3 + proxy, (2, 1))
+    with pytest.raises(FailedPrecondition, match="a plugin unikeel already"):
+        host.plan(snapshotter="unikeel")
+    transfer = "[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]\nsnapshotter = 'native'\n"
+    host = host_of(os.path.join(str(tmp_path), "2"), V3 + transfer, (2, 1))
+    host.install(snapshotter="unikeel")
+    drop_in = tomllib.loads(host.read(os.path.join(os.path.dirname(host.config), "conf.d/unikeel.toml")))
+    assert list(drop_in["plugins"]) == ["io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images"]
+    assert "unikeel" in drop_in["proxy_plugins"]
+
+
+@pytest.mark.parametrize(("config", "containerd"), CASES)
 def test_another_handler_takes_the_place_of_the_first(
     tmp_path: object, config: str | None, containerd: tuple[int, int] | None
 ) -> None:

@@ -43,7 +43,11 @@ COMMAND = Command(
             "what Kubernetes' RuntimeClass calls the runtime, unikeel unless given",
             "NAME",
         ),
-        Option(("--snapshotter",), "have images of the handler's pods in this snapshotter of containerd", "NAME"),
+        Option(
+            ("--snapshotter",),
+            "have images of the handler's pods in this snapshotter of containerd; unikeel is our own, which containerd is told of",
+            "NAME",
+        ),
         Option(("--systemd",), "write unikeel.socket and unikeel.service; so it is where systemd runs"),
         Option(("--no-systemd",), "no units: the daemon is started with the first container"),
         Option(("--unit-dir",), f"put the units into DIR, {_UNITS} unless given", "DIR", complete=DIRECTORIES),
@@ -55,6 +59,7 @@ COMMAND = Command(
     examples=(
         ("unikeel install containerd --dry-run", "what would be written where"),
         ("unikeel install containerd --snapshotter devmapper --yes", "without asking"),
+        ("unikeel install containerd --snapshotter unikeel", "with our own snapshotter"),
         ("unikeel install containerd --uninstall", "all of it taken back"),
     ),
     details="With containerd 2.x the runtime is a file of its own, conf.d/unikeel.toml beside the main configuration, which gets an import of it; with 1.x, where an "
@@ -107,9 +112,18 @@ def _doing(parsed: Parsed, session: Session, root: str) -> tuple[Plan, tuple[Cha
         unit_dir=_unit_dir(parsed),
         link_command=_needs_link(command, bin_dir),
         options=options,
+        snapshots=_snapshot_socket(session, root),
     )
     found = situation.examine(config, situation.containerd_version())
     return planning.install(wishes, found, record.read(root)), ()
+
+
+def _snapshot_socket(session: Session, root: str) -> str:
+    """Where the daemon that is installed serves the first of its consumers."""
+    from unikeel.engine.layout import snapshot_socket
+
+    config = session.configuration()
+    return snapshot_socket(root, config.run_root, config.snapshotter_sockets.split()[0])
 
 
 def _undoing(parsed: Parsed, session: Session, root: str) -> tuple[Plan, tuple[Change, ...]]:
@@ -210,7 +224,11 @@ def _following(todo: tuple[Change, ...], *, uninstall: bool) -> list[str]:
     commands = []
     if any(change.path.endswith((".service", ".socket")) for change in todo):
         reload = "systemctl daemon-reload"
-        stop, begin = "systemctl stop unikeel.socket unikeel.service", "systemctl enable --now unikeel.socket"
+        sockets = ["unikeel.socket"]
+        if any(change.path.endswith("unikeel-snapshots.socket") for change in todo):
+            sockets.append("unikeel-snapshots.socket")
+        names = " ".join(sockets)
+        stop, begin = f"systemctl stop {names} unikeel.service", f"systemctl enable --now {names}"
         commands += [stop, reload] if uninstall else [reload, begin]
     if any(change.path.endswith(".toml") for change in todo):
         commands.append("systemctl restart containerd")

@@ -9,12 +9,13 @@ from unikeel.errors import UnikeelError
 from unikeel.install import texts, toml_edit
 from unikeel.install.changes import Change, backup_path, current, digest
 from unikeel.install.record import BLOCK, DIRECTORY, FILE, IMPORT, LINK, Entry
-from unikeel.install.situation import Situation, check_free, covers
+from unikeel.install.situation import Situation, check_free, check_free_snapshotter, covers, says_what_to_unpack
 from unikeel.shim.launcher import PROGRAM
 
 
 class Wishes(NamedTuple):
-    """What is to be installed. ``command`` is our own, by which the daemon is started; ``options`` are given to it."""
+    """What is to be installed. ``command`` is our own, by which the daemon is started; ``options`` are given to it. ``snapshots``: where the daemon serves
+    snapshots, if ``snapshotter`` is our own."""
 
     launcher: bytes
     command: str
@@ -24,6 +25,12 @@ class Wishes(NamedTuple):
     unit_dir: str = ""
     link_command: bool = False
     options: tuple[str, ...] = ()
+    snapshots: str = texts.SNAPSHOT_SOCKET
+
+    @property
+    def serves_snapshots(self) -> bool:
+        """Whether the snapshotter is our own."""
+        return self.snapshotter == texts.SNAPSHOTTER
 
 
 class Planned(NamedTuple):
@@ -60,14 +67,18 @@ def install(wishes: Wishes, situation: Situation, entries: tuple[Entry, ...]) ->
     if wishes.unit_dir:
         units = {
             "unikeel.socket": texts.socket_unit(),
-            "unikeel.service": texts.service_unit(wishes.command, wishes.options),
+            "unikeel.service": texts.service_unit(wishes.command, wishes.options, snapshots=wishes.serves_snapshots),
         }
+        if wishes.serves_snapshots:
+            units["unikeel-snapshots.socket"] = texts.snapshots_unit(wishes.snapshots)
         steps += [_file(os.path.join(wishes.unit_dir, name), text.encode(), known) for name, text in units.items()]
     check_free(situation, wishes.handler)
+    if wishes.serves_snapshots:
+        check_free_snapshotter(situation, texts.SNAPSHOTTER)
     if situation.block:
         steps.append(_block(wishes, situation, known))
     else:
-        text = texts.drop_in(situation.version, wishes.handler, wishes.snapshotter)
+        text = texts.drop_in(situation.version, wishes.handler, wishes.snapshotter, _proxy(wishes, situation))
         steps += [_file(situation.drop_in, text.encode(), known), _import(situation, known)]
     return Plan(tuple(steps), entries, directories=_missing([step.change.path for step in steps]))
 
@@ -96,9 +107,21 @@ def _link(path: str, target: str, known: dict[str, Entry]) -> Planned:
 
 def _block(wishes: Wishes, situation: Situation, known: dict[str, Entry]) -> Planned:
     text = _versioned(situation)
-    images = situation.version > 2 or (situation.containerd or (1, 0))[0] >= 2
-    block = texts.block(situation.version, wishes.handler, wishes.snapshotter, images=images)
+    proxy = _proxy(wishes, situation)
+    block = texts.block(situation.version, wishes.handler, wishes.snapshotter, proxy, images=_is_second(situation))
     return _edit(situation, toml_edit.with_block(text, block, situation.config), BLOCK, known)
+
+
+def _is_second(situation: Situation) -> bool:
+    """Whether it is a containerd of 2.x."""
+    return situation.version > 2 or (situation.containerd or (1, 0))[0] >= 2
+
+
+def _proxy(wishes: Wishes, situation: Situation) -> str:
+    """The tables of our own snapshotter; empty if it is another one. What the configuration itself says of unpacking is not replaced."""
+    if not wishes.serves_snapshots:
+        return ""
+    return texts.proxy_table(wishes.snapshots, transfer=_is_second(situation) and not says_what_to_unpack(situation))
 
 
 def _import(situation: Situation, known: dict[str, Entry]) -> Planned:

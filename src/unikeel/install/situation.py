@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from unikeel.errors import FailedPrecondition, InvalidArgument, NotFound
 from unikeel.install import toml_edit
 from unikeel.install.changes import current
-from unikeel.install.texts import runtime_path
+from unikeel.install.texts import runtime_path, transfer_path
 
 _MIGRATE: Final = "`containerd config migrate` prints it as a newer one"
 _MOST_IMPORTS: Final = 256
@@ -143,6 +143,27 @@ def check_free(situation: Situation, handler: str) -> None:
                 f"{name}, which {situation.config} imports, has a table of its own for containerd's CRI plugin, and with containerd 1.x that replaces ours",
                 f"--containerd-config {name} writes it there",
             )
+
+
+def check_free_snapshotter(situation: Situation, name: str) -> None:
+    """:raise FailedPrecondition: a plugin of this name is somebody else's."""
+    for path, document in _foreign(situation):
+        if name in toml_edit.table_at(document, ("proxy_plugins",)):
+            raise FailedPrecondition(
+                f"{path} has a plugin {name} already, which is not ours", "take it out, or choose another --snapshotter"
+            )
+
+
+def says_what_to_unpack(situation: Situation) -> bool:
+    """Whether somebody else has told containerd 2.x which snapshotters it unpacks pulled images into."""
+    *table, key = transfer_path()
+    return any(key in toml_edit.table_at(document, tuple(table)) for _, document in _foreign(situation))
+
+
+def _foreign(situation: Situation) -> list[tuple[str, dict[str, Any]]]:
+    """The main configuration without what is ours, and all that it imports."""
+    own = toml_edit.parse(toml_edit.without_block(situation.text or "", situation.config), situation.config)
+    return [(situation.config, own), *situation.imported]
 
 
 def _taken(path: str, handler: str) -> FailedPrecondition:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Final
 
 from unikeel.errors import InvalidArgument
@@ -14,6 +15,12 @@ HANDLER: Final = "unikeel"
 ANNOTATIONS: Final = ("com.urunc.*", "org.unikeel.*")
 #: Where the launcher looks for the daemon, unless told otherwise.
 LAUNCH_SOCKET: Final = "/run/unikeel/daemon/launch.sock"
+#: Our own snapshotter's name, and where a containerd finds it unless told otherwise.
+SNAPSHOTTER: Final = "unikeel"
+SNAPSHOT_SOCKET: Final = "/run/unikeel/snapshots/containerd.sock"
+#: What containerd 2.x unpacks into by itself unless it is told of others.
+_USUAL: Final = "overlayfs"
+_TRANSFER: Final = "io.containerd.transfer.v1.local"
 #: How a block in somebody else's file begins and ends.
 BEGIN: Final = "# >>> unikeel: written by `unikeel install containerd`, whose --uninstall takes it out\n"
 END: Final = "# <<< unikeel\n"
@@ -74,15 +81,59 @@ def runtime_table(version: int, handler: str, snapshotter: str, *, images: bool)
     return "\n".join(lines) + "\n"
 
 
-def drop_in(version: int, handler: str, snapshotter: str) -> str:
-    """A file of our own that the main one imports (containerd 2.x, which merges tables)."""
+def transfer_path() -> tuple[str, ...]:
+    """Where containerd 2.x has the snapshotters that it unpacks pulled images into."""
+    return ("plugins", _TRANSFER, "unpack_config")
+
+
+def proxy_table(address: str, *, transfer: bool) -> str:
+    """Our own snapshotter as a plugin. ``transfer``: containerd 2.x is told that it may unpack pulled images into it, beside the usual one, whose entry ours replaces."""
+    lines = ["", f"[proxy_plugins.{SNAPSHOTTER}]", 'type = "snapshot"', f"address = {json.dumps(address)}"]
+    for name in (_USUAL, SNAPSHOTTER) if transfer else ():
+        lines += [
+            "",
+            f"[[plugins.'{_TRANSFER}'.unpack_config]]",
+            f"platform = {json.dumps(_platform())}",
+            f'snapshotter = "{name}"',
+            'differ = "walking"',
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _platform() -> str:
+    machine = os.uname().machine
+    return "linux/" + {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+
+
+def drop_in(version: int, handler: str, snapshotter: str, proxy: str = "") -> str:
+    """A file of our own that the main one imports (containerd 2.x, which merges tables). ``proxy``: of :func:`proxy_table`."""
     head = "# Written by `unikeel install containerd`, whose --uninstall takes it away.\n"
-    return f"{head}version = {version}\n\n{runtime_table(version, handler, snapshotter, images=True)}"
+    return f"{head}version = {version}\n\n{runtime_table(version, handler, snapshotter, images=True)}{proxy}"
 
 
-def block(version: int, handler: str, snapshotter: str, *, images: bool = False) -> str:
+def block(version: int, handler: str, snapshotter: str, proxy: str = "", *, images: bool = False) -> str:
     """The same within the main file (containerd 1.x, in which an imported file would *replace* the plugin's whole table)."""
-    return BEGIN + runtime_table(version, handler, snapshotter, images=images) + END
+    return BEGIN + runtime_table(version, handler, snapshotter, images=images) + proxy + END
+
+
+def snapshots_unit(address: str) -> str:
+    """unikeel-snapshots.socket: containerd's first call starts the daemon, and waits for it."""
+    return f"""# Written by `unikeel install containerd`, whose --uninstall takes it away.
+[Unit]
+Description=unikeel: where containerd finds its snapshots
+Before=containerd.service
+
+[Socket]
+ListenStream={address}
+FileDescriptorName=snapshots
+SocketMode=0600
+DirectoryMode=0700
+Backlog=4096
+Service=unikeel.service
+
+[Install]
+WantedBy=sockets.target
+"""
 
 
 def socket_unit() -> str:
@@ -104,15 +155,16 @@ WantedBy=sockets.target
 """
 
 
-def service_unit(command: str, options: tuple[str, ...] = ()) -> str:
-    """unikeel.service: guests outlive it, and its connections outlive its processes."""
+def service_unit(command: str, options: tuple[str, ...] = (), *, snapshots: bool = False) -> str:
+    """unikeel.service: guests outlive it, and its connections outlive its processes. ``snapshots``: with the socket of :func:`snapshots_unit`."""
+    sockets = "unikeel.socket" + (" unikeel-snapshots.socket" if snapshots else "")
     line = " ".join(_unit_word(word) for word in (command, "daemon", *options))
     return f"""# Written by `unikeel install containerd`, whose --uninstall takes it away.
 [Unit]
 Description=unikeel: unikernels as containers
 After=local-fs.target
-Requires=unikeel.socket
-After=unikeel.socket
+Requires={sockets}
+After={sockets}
 StartLimitIntervalSec=0
 
 [Service]
@@ -136,7 +188,7 @@ OOMScoreAdjust=-999
 
 [Install]
 WantedBy=multi-user.target
-Also=unikeel.socket
+Also={sockets}
 """
 
 
