@@ -119,6 +119,26 @@ def test_a_unikernel_with_its_snapshot_as_disk(lab: Native, tmp_path: Path) -> N
     assert lab.run(["unikeel", "boot", "ls", "--json"]).stdout.count("unikeel") > 0
 
 
+def test_push_and_pull(lab: Native) -> None:
+    """Pulled into ours by containerd's own client (2.x: by its transfer service), after all that was there has been collected."""
+    registry = lab.spawn(["python3", "/unikeel/tests/lab_support/registry.py", "5000"], "/var/log/registry.log")
+    name = "127.0.0.1:5000/busybox:1"
+    lab.import_image(images.archive("busybox"), namespace="pulled")
+    lab.ctr("images", "tag", images.BUSYBOX, name, namespace="pulled")
+
+    def pushed() -> bool:
+        done = lab.ctr("images", "push", "--plain-http", name, check=False, namespace="pulled", timeout=PATIENCE)
+        return done.returncode == 0
+
+    until(pushed, "it is pushed")
+    lab.ctr("images", "rm", "--sync", name, images.BUSYBOX, namespace="pulled")
+    assert _all(lab, "pulled") == []
+    lab.ctr("images", "pull", "--plain-http", "--snapshotter", _OURS, name, namespace="pulled", timeout=PATIENCE)
+    words = ["run", "--rm", "--snapshotter", _OURS, "--runtime", _RUNC, name, "pulled", "sh", "-c", "exit 7"]
+    assert lab.ctr(*words, check=False, namespace="pulled").returncode == 7
+    lab.run(["kill", str(registry)])
+
+
 def test_pods(lab: Native, tmp_path: Path) -> None:
     """CRI with ours as the snapshotter of all handlers: an ordinary container and a unikernel in one pod."""
     world = World(lab, _OURS, str(tmp_path))

@@ -24,15 +24,14 @@ _SHOW = ("systemctl", "show", "--value", "--property")
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """systemd, containerd with devmapper, and unikeel installed by its own command, its daemon not started yet."""
-    with Machine(systemd=True) as booted:
+    with Machine(systemd=True, boot_seconds=600) as booted:
         booted.start_containerd("devmapper", cri=False)
         _forget_runtime(booted)
-        done = booted.run(
-            ["unikeel", "install", "containerd", "--yes", "--snapshotter", "devmapper"], timeout=_PATIENCE
-        )
+        done = booted.run(["unikeel", "install", "containerd", "--yes", "--snapshotter", "unikeel"], timeout=_PATIENCE)
         assert "systemctl" in done.stdout + done.stderr
         booted.run(["systemctl", "daemon-reload"], timeout=_PATIENCE)
-        booted.run(["systemctl", "enable", "--now", "unikeel.socket"], timeout=_PATIENCE)
+        sockets = ("unikeel.socket", "unikeel-snapshots.socket")
+        booted.run(["systemctl", "enable", "--now", *sockets], timeout=_PATIENCE)
         booted.restart_containerd()
         path = Path(tmp_path_factory.mktemp("systemd")) / "hello.tar"
         archives.write(archives.guest(HELLO, values=archives.DISK), str(path))
@@ -43,10 +42,11 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 
 def _forget_runtime(machine: Machine) -> None:
-    """The lab's configuration of containerd names our runtime already; a user's does not."""
+    """The lab's configuration of containerd names our runtime and our snapshotter already; a user's does not."""
     text = machine.get(_CONFIG).decode()
-    tables = text.split("\n[")
-    machine.put(_CONFIG, "\n[".join(table for table in tables if ".runtimes.unikeel]" not in table).encode())
+    ours = (".runtimes.unikeel]", "proxy_plugins.unikeel]")
+    tables = [table for table in text.split("\n[") if not any(name in table for name in ours)]
+    machine.put(_CONFIG, "\n[".join(tables).encode())
 
 
 def main_pid(machine: Machine) -> int:
@@ -96,6 +96,18 @@ def end(machine: Machine, ident: str) -> None:
     done = machine.ctr("tasks", "delete", ident, check=False)
     assert "137" in done.stderr or done.returncode == 137, done.stderr
     machine.ctr("containers", "rm", ident)
+
+
+def test_the_first_snapshot_starts_the_service(machine: Machine) -> None:
+    """containerd's call waits for it; over the death of the keeper the socket stays."""
+    assert state(machine) != "active"
+    words = ("snapshots", "--snapshotter", "unikeel")
+    machine.ctr(*words, "prepare", "first", timeout=_PATIENCE)
+    assert state(machine) == "active"
+    kill_keeper(machine)
+    until(lambda: machine.ctr(*words, "info", "first", check=False).returncode == 0, "it is there", _PATIENCE)
+    machine.ctr(*words, "rm", "first")
+    machine.run(["systemctl", "stop", "unikeel.service"], timeout=_PATIENCE)
 
 
 def test_the_first_task_starts_the_service(machine: Machine) -> None:
