@@ -15,9 +15,12 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from unikeel.errors import Internal, ResourceExhausted, Unavailable, UnikeelError
+
+if TYPE_CHECKING:
+    from unikeel.records.writer import Writer
 
 LOCK_SECONDS: Final = 30.0
 
@@ -49,6 +52,7 @@ class Database:
         self.path = path
         self._turn = threading.RLock()
         self._closed = False
+        self._writer: Writer | None = None
         if not os.path.exists(path):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         try:
@@ -137,6 +141,15 @@ class Database:
     def _rollback(self, cursor: sqlite3.Cursor) -> None:
         if self._connection.in_transaction:
             cursor.execute("ROLLBACK")
+
+    def writer(self) -> Writer:
+        """The writer that all share who may wait for each other's changes: those that come at once are one transaction."""
+        with self._turn:
+            if self._writer is None:
+                from unikeel.records.writer import Writer
+
+                self._writer = Writer(self)
+            return self._writer
 
     def query(self, sql: str, parameters: Sequence[Value] = ()) -> list[Row]:
         """All rows of a SELECT."""

@@ -30,6 +30,7 @@ class How(enum.StrEnum):
     """How a snapshot's content came to be where it is."""
 
     REFLINK = "reflink"  #: a file sharing its parent's blocks
+    SNAPSHOT = "snapshot"  #: a thin device sharing its parent's blocks
     QCOW2 = "qcow2"  #: an overlay that refers to its parent's file
     COPY = "copy"  #: a sparse copy
     EMPTY = "empty"  #: a new empty file system

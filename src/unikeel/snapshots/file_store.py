@@ -9,14 +9,12 @@ taken away at leisure. Committed images are opened for reading only.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from typing import Final
 
 from unikeel.errors import (
-    AlreadyExists,
     FailedPrecondition,
-    InvalidArgument,
     Unavailable,
     UnikeelError,
 )
@@ -26,7 +24,9 @@ from unikeel.records.failpoint import failpoint
 from unikeel.snapshots.contract import RAW_ONLY, Disk, How, Info, Kind, Mount, Reconciled, Usage
 from unikeel.snapshots.copying import make_writable
 from unikeel.snapshots.image_files import ImageFiles, translated
-from unikeel.snapshots.metadata import Metadata, Record
+from unikeel.snapshots.metadata import Metadata
+from unikeel.snapshots.recorded import IsDead, RecordedStore, everyone_lives
+from unikeel.snapshots.rows import Record
 from unikeel.snapshots.tidying import Tidier
 
 #: The size of an empty file system, in bytes, unless the store is told another one. Files are sparse.
@@ -36,11 +36,7 @@ _ACTIVE: Final = ("loop", "rw")
 _READ_ONLY: Final = ("loop", "ro", "noload")
 
 
-def _everyone_lives(_token: str) -> bool:
-    return False
-
-
-class FileStore:
+class FileStore(RecordedStore):
     """A :class:`~unikeel.snapshots.contract.SnapshotStore` of image files in one directory.
 
     :param directory: where the images are; made if missing. One directory belongs to one record store.
@@ -62,16 +58,16 @@ class FileStore:
         *,
         consumer: str,
         owner: str,
-        is_dead: Callable[[str], bool] = _everyone_lives,
+        is_dead: IsDead = everyone_lives,
         empty_size: int = EMPTY_SIZE,
         store: str = "file",
         admit: Callable[[], None] | None = None,
     ) -> None:
+        metadata = Metadata(database, store=store, consumer=consumer, owner=owner)
+        super().__init__(metadata, is_dead, point="snapshots")
         self._admit = admit
-        self._metadata = Metadata(database, store=store, consumer=consumer, owner=owner)
         self._files = ImageFiles(directory)
         self._tidier = Tidier(self._metadata, self._files)
-        self._is_dead = is_dead
         self._empty_size = empty_size
         try:
             self._check_mark(directory)
@@ -171,53 +167,22 @@ class FileStore:
             failpoint(f"{point}.synced")
             self._metadata.finish(record, how, status.st_size, Usage(status.st_blocks * 512, 1))
 
+    def _undo(self, record: Record) -> None:
+        self._tidier.undo(record)
+
     def _begin(self, name: str, parent: str, kind: Kind, labels: Mapping[str, str] | None) -> Record:
-        """Record what is about to be made; what a dead owner left half made under this name is undone first."""
         if self._admit is not None and not (kind is Kind.VIEW and parent):  # such a view takes no room
             self._admit()
-        try:
-            return self._metadata.begin(name, parent, kind, labels or {})
-        except AlreadyExists:
-            if not self._cleared(name):
-                raise
-        return self._metadata.begin(name, parent, kind, labels or {})
+        return super()._begin(name, parent, kind, labels)
 
-    def _cleared(self, name: str) -> bool:
-        """Whether a taken name was only taken by the half-made snapshot of a dead owner, which is now undone.
-
-        :raise AlreadyExists: somebody living is making it.
-        """
-        stale = self._metadata.unfinished(name)
-        if stale is None:
-            return False
-        if not self._is_dead(stale.owner):
-            raise AlreadyExists(f"snapshot {name!r} is being made by another call")
-        with translated(f"undo the half-made snapshot {name!r}"):
-            self._tidier.undo(stale)
-        return True
-
-    @contextmanager
-    def _making(self, record: Record) -> Iterator[None]:
-        """Whatever ends this block with an error leaves neither file nor record; errors of the system become ours."""
-        try:
-            with translated(f"make snapshot {record.info.name!r}"):
-                yield
-        except BaseException:
-            with suppress(UnikeelError, OSError):
-                self._tidier.undo(record)
-            raise
+    def _errors(self, doing: str) -> AbstractContextManager[None]:
+        return translated(doing)
 
     # --- looking ----------------------------------------------------------------------------------------------------------
 
-    def stat(self, key: str) -> Info:
-        """See the contract."""
-        return self._metadata.find(key).info
-
     def mounts(self, key: str) -> list[Mount]:
         """See the contract. An overlay's mount has the type ``qcow2``, which no host mounts by mistake."""
-        record = self._metadata.find(key)
-        if record.info.kind is Kind.COMMITTED:
-            raise FailedPrecondition(f"snapshot {key!r} is committed and has no mounts", "make a view of it")
+        record = self._with_mounts(key)
         self._mend(record)
         return self._mounts(record.id, record.parent_id, record.info.kind, record.how)
 
@@ -263,26 +228,7 @@ class FileStore:
                 blocks = max(0, blocks - shared_bytes(fd))
         return Usage(blocks, 1)
 
-    def list(self, filters: Iterable[str] = ()) -> Iterator[Info]:
-        """See the contract. Rows are read in pages; nothing is locked between them."""
-        wanted = list(filters)
-        if not wanted:
-            return self._walk(lambda _info: True)
-        from unikeel.snapshots.filters import parse_filters
-
-        return self._walk(parse_filters(wanted))
-
-    def _walk(self, matches: Callable[[Info], bool]) -> Iterator[Info]:
-        after = 0
-        while page := self._metadata.page(after):
-            yield from (record.info for record in page if matches(record.info))
-            after = page[-1].id
-
     # --- changing ---------------------------------------------------------------------------------------------------------
-
-    def update(self, name: str, labels: Mapping[str, str], fieldpaths: Iterable[str] = ()) -> Info:
-        """See the contract."""
-        return self._metadata.update(name, labels, fieldpaths)
 
     def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, *, parent: str = "") -> None:
         """See the contract. One transaction, within which the image becomes read-only; its data is on disk before."""
@@ -300,22 +246,11 @@ class FileStore:
                 os.close(fd)
         failpoint("snapshots.commit.done")
 
-    def _check_free(self, name: str) -> None:
-        try:
-            self._metadata.check_free(name)
-        except AlreadyExists:
-            if not self._cleared(name):
-                raise
-
     def _check_committable(self, record: Record, parent: str) -> None:
-        key = record.info.name
-        if record.info.kind is not Kind.ACTIVE:
-            raise FailedPrecondition(f"snapshot {key!r} is not active but {record.info.kind.value}")
-        if parent and parent != record.info.parent:
-            raise InvalidArgument(f"snapshot {key!r} was prepared on {record.info.parent!r}, not on {parent!r}")
+        super()._check_committable(record, parent)
         if record.how is How.QCOW2:
             raise FailedPrecondition(
-                f"snapshot {key!r} is an overlay that only its monitor may read",
+                f"snapshot {record.info.name!r} is an overlay that only its monitor may read",
                 "prepare it for raw images to commit it",
             )
 
@@ -330,11 +265,6 @@ class FileStore:
             with suppress(UnikeelError, OSError):
                 self._metadata.still_active(record, lambda: self._files.unseal(record.id))
             raise
-
-    def remove(self, key: str) -> None:
-        """See the contract. One transaction; :meth:`cleanup` takes the file away."""
-        self._metadata.discard(key)
-        failpoint("snapshots.remove.done")
 
     def cleanup(self) -> int:
         """See the contract. In batches, so that another process may take part."""

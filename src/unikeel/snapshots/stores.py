@@ -15,6 +15,7 @@ from unikeel.snapshots.file_store import FileStore
 
 if TYPE_CHECKING:
     from unikeel.snapshots.pools.opening import OpenPool
+    from unikeel.snapshots.thin.reference import ThinPoolRef
 
 #: The store that every state root has.
 FILE: Final = "file"
@@ -27,6 +28,7 @@ class StorePlace(NamedTuple):
 
     :ivar directory: the images of the store ``file``. :ivar pools: what the pools are made of (:mod:`unikeel.snapshots.pools.registry`). :ivar owner: the token of this process. :ivar is_dead: tells whether a token is a
         dead process's. :ivar empty_size: of file systems that are made without a parent, in bytes. :ivar notice: gets warnings about a pool's fill.
+    :ivar spares: how many snapshots are made ahead for a parent in demand, in a pool of thin devices, and a quarter of how many for all parents.
     """
 
     directory: str
@@ -36,6 +38,7 @@ class StorePlace(NamedTuple):
     empty_size: int
     pools: str = ""
     notice: Callable[[str], None] = lambda _sentence: None
+    spares: int = 0
 
 
 def socket_consumer(name: str) -> str:
@@ -70,10 +73,36 @@ def _in_pool(name: str, place: StorePlace, consumer: str) -> SnapshotStore:
 
     pool = open_pool(Registry(place.pools), name, notice=place.notice)
     try:
-        return PoolFileStore(pool, place, consumer)
+        ref = pool.ref
+        return PoolFileStore(pool, place, consumer) if ref is None else _thin_store(ref, pool, place, consumer)
     except BaseException:
         pool.close()
         raise
+
+
+def _thin_store(ref: ThinPoolRef, pool: OpenPool, place: StorePlace, consumer: str) -> SnapshotStore:
+    from unikeel.snapshots.pools.watching import Level
+    from unikeel.snapshots.thin.spares import SpareLimits
+    from unikeel.snapshots.thin.store import ThinStore
+
+    class PoolThinStore(ThinStore):
+        """The store in a pool of the kind ``thin``; closing it lets go of the pool."""
+
+        def close(self) -> None:
+            super().close()
+            pool.close()
+
+    return PoolThinStore(
+        ref,
+        place.database,
+        consumer=consumer,
+        owner=place.owner,
+        is_dead=place.is_dead,
+        empty_size=place.empty_size,
+        admit=pool.watch.admit,
+        scarce=lambda: pool.watch.level() is not Level.FINE,
+        spares=SpareLimits(per_parent=place.spares, total=4 * place.spares),
+    )
 
 
 class PoolFileStore(FileStore):

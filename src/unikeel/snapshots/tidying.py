@@ -7,7 +7,8 @@ from collections.abc import Callable
 from unikeel.records.failpoint import failpoint
 from unikeel.snapshots.contract import Reconciled
 from unikeel.snapshots.image_files import ImageFiles, translated
-from unikeel.snapshots.metadata import Metadata, Record
+from unikeel.snapshots.metadata import Metadata
+from unikeel.snapshots.rows import Record
 
 
 class Tidier:

@@ -2,8 +2,8 @@
 
 A :class:`Control` may be used by many threads at once; the kernel takes turns where it must. Small requests are made without holding the interpreter's lock.
 
-udev is told to leave our devices alone (the flags that libdevmapper puts into the upper half of the event number), and is not waited for: an answer means that
-the kernel is ready.
+udev is told to leave our devices alone, by its rules (:mod:`.udev`) or by the flags that libdevmapper puts into the upper half of the event number, and is not
+waited for: an answer means that the kernel is ready.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from unikeel.errors import FailedPrecondition, NotFound, Unavailable
-from unikeel.kernel.devmapper import wire
+from unikeel.kernel.devmapper import udev, wire
 from unikeel.kernel.devmapper.wire import SMALL, Command, Flag, Info, Target
 from unikeel.kernel.fd import OwnedFd
 
@@ -43,11 +43,11 @@ class Control:
             raise Unavailable(
                 f"no device-mapper: {_CONTROL}: {error.strerror}", "load the driver (modprobe dm_mod), and be root"
             ) from error
+        self._udev_knows = False
 
     def create(self, name: str, uuid: str) -> Info:
         """A new device without a table. :raise OSError: EBUSY: the name or the uuid is taken."""
-        event = _LEFT_ALONE
-        return wire.info_of(self._ask(Command.DEV_CREATE, wire.request(SMALL, name=name, uuid=uuid, event=event)))
+        return wire.info_of(self._ask(Command.DEV_CREATE, wire.request(SMALL, name=name, uuid=uuid)))
 
     def load(self, name: str, targets: Iterable[Target], *, read_only: bool = False) -> Info:
         """Give a device a table, which :meth:`resume` puts in use."""
@@ -58,7 +58,7 @@ class Control:
 
     def resume(self, name: str) -> Info:
         """Put the loaded table in use, if there is one, and let I/O go on."""
-        return wire.info_of(self._ask(Command.DEV_SUSPEND, wire.request(SMALL, name=name, event=_LEFT_ALONE)))
+        return wire.info_of(self._ask(Command.DEV_SUSPEND, wire.request(SMALL, name=name, event=self._event())))
 
     def suspend(self, name: str, *, lock_fs: bool = True, flush: bool = True) -> Info:
         """Let the I/O that is under way end and hold back what comes. :param lock_fs: have a mounted file system write out what it has, and rest."""
@@ -68,7 +68,7 @@ class Control:
     def remove(self, name: str, *, deferred: bool = False) -> None:
         """Take a device away. :param deferred: if somebody holds it, once nobody does. :raise OSError: EBUSY: somebody holds it."""
         flags = Flag.DEFERRED_REMOVE if deferred else Flag(0)
-        self._ask(Command.DEV_REMOVE, wire.request(SMALL, name=name, flags=flags, event=_LEFT_ALONE))
+        self._ask(Command.DEV_REMOVE, wire.request(SMALL, name=name, flags=flags, event=self._event()))
 
     def message(self, name: str, text: str) -> str:
         """Tell a device's first target something; what it answers."""
@@ -88,6 +88,12 @@ class Control:
     def table(self, name: str) -> tuple[Target, ...]:
         """The table in use."""
         return self._targets(name, Flag.STATUS_TABLE | Flag.NO_FLUSH)
+
+    def _event(self) -> int:
+        """What the next event is to say to udev: nothing, once it has our rules."""
+        if not self._udev_knows:
+            self._udev_knows = udev.knows()
+        return 0 if self._udev_knows else _LEFT_ALONE
 
     def _targets(self, name: str, flags: Flag) -> tuple[Target, ...]:
         room = SMALL

@@ -1,0 +1,202 @@
+"""Snapshots made ahead for parents in demand: giving one a name is all that a Prepare then has to do.
+
+A thread tops them up, one at a time and only while no Prepare is under way, within a budget. They are given back when nobody has asked for their parent for a
+while, when the pool is getting full, and with their parent, which they never keep from being removed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final, NamedTuple
+
+from unikeel.errors import NotFound, UnikeelError
+from unikeel.records.failpoint import failpoint
+from unikeel.snapshots.rows import Record
+from unikeel.snapshots.spare_records import SpareRecords
+from unikeel.snapshots.thin.devices import ThinDevices
+from unikeel.snapshots.thin.errors import pool_errors
+from unikeel.snapshots.thin.tidying import ThinTidier
+
+_log = logging.getLogger("unikeel.snapshots")
+#: How often the thread looks for spares that nobody wants any more, in seconds.
+_LOOK: Final = 60.0
+#: How long it lets Prepares go first before it goes on all the same, in seconds.
+_COURTESY: Final = 1.0
+
+
+class SpareLimits(NamedTuple):
+    """How many spares there may be.
+
+    :ivar per_parent: for one parent; there are as many as there were Prepares lately, up to this. :ivar total: in the pool.
+    :ivar seconds: how long a parent counts as in demand after the last Prepare on it.
+    """
+
+    per_parent: int = 8
+    total: int = 32
+    seconds: float = 3600.0
+
+
+class Spares:
+    """The spares of one pool, kept by this process.
+
+    :param scarce: whether the pool is getting full, so that spares are given back and none are made.
+    """
+
+    def __init__(
+        self,
+        records: SpareRecords,
+        devices: ThinDevices,
+        tidier: ThinTidier,
+        limits: SpareLimits,
+        scarce: Callable[[], bool],
+    ) -> None:
+        self._records = records
+        self._devices = devices
+        self._tidier = tidier
+        self._limits = limits
+        self._scarce = scarce
+        self._demand: dict[int, list[float]] = {}
+        self._seen: set[int] = set()
+        self._foreground = 0
+        self._changed = False
+        self._closing = False
+        self._news = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    # --- what the store says ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """A Prepare is under way."""
+        with self._news:
+            self._foreground += 1
+        try:
+            yield
+        finally:
+            with self._news:
+                self._foreground -= 1
+                self._news.notify_all()
+
+    def asked_for(self, origin: int) -> None:
+        """Somebody prepared a snapshot on the committed record of this id, and others may."""
+        if self._limits.total <= 0:
+            return
+        now = time.monotonic()
+        with self._news:
+            times = self._demand.setdefault(origin, [])
+            self._seen.add(origin)
+            self._changed = True
+            times.append(now)
+            del times[: -self._limits.per_parent]
+            if self._thread is None and not self._closing:
+                self._thread = threading.Thread(target=self._work, name="spares", daemon=True)
+                self._thread.start()
+            self._news.notify_all()
+
+    def close(self) -> None:
+        """End the thread; spares stay. Closing twice is fine."""
+        with self._news:
+            self._closing = True
+            self._news.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    # --- making and giving back ---------------------------------------------------------------------------------------------
+
+    def make(self, origin: int) -> Record:
+        """Make one spare. :raise NotFound: there is no committed snapshot of this id any more."""
+        record = self._records.begin(origin)
+        failpoint("thin.spare.recorded")
+        try:
+            with pool_errors(self._devices.pool.name, "make a spare snapshot"):
+                self._devices.snapshot(record.id, origin)
+                failpoint("thin.spare.snapped")
+                self._devices.show_new(record.id, record.virtual_size)
+                self._records.finish(record, origin)
+        except BaseException:
+            with suppress(UnikeelError, OSError):
+                self._tidier.undo(record)
+            raise
+        failpoint("thin.spare.done")
+        return record
+
+    def give_back(self, numbers: list[int] | None = None) -> int:
+        """Give spares back, all if not told which; returns how many. Their devices go with the next cleanup."""
+        return self._records.drop(list(self._records.all()) if numbers is None else numbers)
+
+    def drop_resting(self) -> int:
+        """Give those back whose device is not active, as after a reboot; returns how many."""
+        resting = [number for number in self._records.all() if not self._devices.is_ready(number)]
+        return self._records.drop(resting) if resting else 0
+
+    # --- the thread ---------------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        busy = True
+        while self._goes_on(busy=busy):
+            try:
+                busy = self._step()
+            except (UnikeelError, OSError) as error:
+                _log.warning("no spare snapshots for now: %s", error)
+                busy = False
+
+    def _goes_on(self, *, busy: bool) -> bool:
+        """Wait for what the thread waits for: that no Prepare is under way, or that there is something to do; False at the end."""
+        with self._news:
+            if busy:
+                self._news.wait_for(lambda: self._closing or not self._foreground, _COURTESY)
+            else:
+                self._news.wait_for(lambda: self._closing or self._changed, _LOOK)
+            self._changed = False
+            return not self._closing
+
+    def _step(self) -> bool:
+        """Make one spare that is wanted, or give back what is not; whether there may be more to do."""
+        have = self._records.all()
+        if self._scarce():
+            if have:
+                self._give_back_and_clean(list(have))
+            return False
+        wanted = self._wanted(have)
+        unwanted = [number for number, origin in have.items() if origin not in wanted]
+        if unwanted:
+            self._give_back_and_clean(unwanted)
+            return True
+        origin = self._next(wanted, list(have.values()))
+        if origin is None:
+            return False
+        try:
+            self.make(origin)
+        except NotFound:
+            with self._news:
+                self._demand.pop(origin, None)
+        return True
+
+    def _give_back_and_clean(self, numbers: list[int]) -> None:
+        if self.give_back(numbers):
+            self._tidier.cleanup()
+
+    def _wanted(self, have: dict[int, int]) -> dict[int, int]:
+        """How many spares each parent in demand should have, the latest asked for first. Whose spares are found for the first time was asked for by somebody
+        else, as before a restart."""
+        limit = time.monotonic() - self._limits.seconds
+        found = set(have.values())
+        with self._news:
+            for origin in found - self._seen:
+                self._demand.setdefault(origin, []).append(time.monotonic())
+            self._seen |= found
+            recent = {origin: [at for at in times if at > limit] for origin, times in self._demand.items()}
+            self._demand = {origin: times for origin, times in recent.items() if times}
+            order = sorted(self._demand.items(), key=lambda item: -item[1][-1])
+        return {origin: len(times) for origin, times in order}
+
+    def _next(self, wanted: dict[int, int], have: list[int]) -> int | None:
+        """The parent that the next spare is for."""
+        if len(have) >= self._limits.total:
+            return None
+        lacking = (origin for origin, count in wanted.items() if have.count(origin) < count)
+        return next(lacking, None)
