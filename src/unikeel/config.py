@@ -58,6 +58,8 @@ class Config(NamedTuple):
     snapshotter_sockets: str
     snapshotter_empty_size: int
     snapshotter_workers: int
+    snapshotter_spares: int
+    snapshotter_spares_total: int
     monitor_machine: str
     monitor_accel: str
     monitor_memory: int
@@ -156,6 +158,13 @@ KEYS: Final = (
         16,
         "How many calls of containerds the snapshotter works on at the same time; more wait for their turn.",
     ),
+    Key(
+        "snapshotter.spares",
+        number(0, 256),
+        8,
+        "The most snapshots that a thin pool has ready in advance for one parent: as many as were wanted of it lately. 0: none.",
+    ),
+    Key("snapshotter.spares_total", number(0, 4096), 32, "The most of them in the pool."),
     Key(
         "monitor.machine",
         choice("auto", "microvm", "q35"),

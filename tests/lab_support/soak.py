@@ -1,8 +1,7 @@
-"""Images come and go: ``python -m lab_support.soak SNAPSHOTTER COUNT KEPT USAGE…``, inside a lab, next to containerd.
+"""Images come and go: ``python -m lab_support.soak SNAPSHOTTER COUNT KEPT``, inside a lab, next to containerd.
 
 Every image has a layer that all share and one of its own. They are imported, unpacked and given a container's snapshot; when more than ``KEPT`` are there, the
-oldest goes with its snapshot, and containerd's garbage collector runs. ``USAGE…`` is a command that prints how much is taken; its output before the first image
-and after the last one went is printed, a line each.
+oldest goes with its snapshot, and containerd's garbage collector runs.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -63,17 +61,8 @@ async def soak(snapshotter: str, count: int, kept: int) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """See the module."""
-    snapshotter, count, kept, *usage = argv
-
-    def used() -> str:
-        subprocess.run(["sync"], check=True, timeout=_LONG)
-        return subprocess.run(usage, check=True, capture_output=True, text=True, timeout=_LONG).stdout.strip()
-
-    # The first image brings what stays for ever: base file systems, databases.
-    asyncio.run(soak(snapshotter, 1, 0))
-    print(used())
+    snapshotter, count, kept = argv
     asyncio.run(soak(snapshotter, int(count), int(kept)))
-    print(used())
     return 0
 
 

@@ -15,14 +15,18 @@ import pytest
 
 from unikeel.bench.promises import Verdict
 from unikeel.bench.rows import Board, Document, Key, Row
-from unikeel.bench.snapshotter import layered
+from unikeel.bench.snapshotter import layered, ours
 from unikeel.bench.snapshotter.inside import processes
-from unikeel.bench.snapshotter.inside.session import Contender, Request
+from unikeel.bench.snapshotter.inside.session import Contender, Request, spares
 from unikeel.bench.snapshotter.main import arguments, planned
-from unikeel.bench.snapshotter.plan import GROUPS, METRICS, VM, WORLDS, Plan
+from unikeel.bench.snapshotter.plan import GROUPS, METRICS, SIZE_MIB, VM, WORLDS, Plan
 from unikeel.bench.snapshotter.promises import TIMES, verdicts
 from unikeel.bench.snapshotter.report import render
+from unikeel.config import load
+from unikeel.engine.layout import snapshot_socket
 from unikeel.errors import InvalidArgument, Unavailable
+from unikeel.records.database import Database
+from unikeel.snapshots.metadata import prepare_tables
 
 _NAMES = {name for world in WORLDS for name in world.contenders}
 
@@ -141,6 +145,32 @@ def test_who_listens(tmp_path: Path) -> None:
         server.bind(path)
         server.listen()
         assert processes.listener(path) == os.getpid()
+
+
+def test_ours_are_configured_as_they_are_named(tmp_path: Path) -> None:
+    assert set(ours.KINDS) == {name for world in WORLDS for name in world.ours}
+    for name in ours.KINDS:
+        path = tmp_path / f"{name}.toml"
+        path.write_text(ours.configuration(name))
+        config = load(str(path))
+        assert ours.socket(name) == snapshot_socket(config.root, config.run_root, "containerd")
+        assert os.path.join(config.root, "state.db") == ours.records(name)
+        assert ours.pool(name) == (f"unikeel-{config.snapshotter_store}" if name.startswith("thin") else "")
+        assert (config.snapshotter_spares, config.snapshotter_empty_size) == (ours.KINDS[name].spares, SIZE_MIB << 20)
+        assert ours.socket(name) in ours.plugin(name)
+
+
+def test_counting_spares(tmp_path: Path) -> None:
+    path = str(tmp_path / "state.db")
+    with pytest.raises(Unavailable, match="does not tell"):
+        spares(path)
+    database = Database(path)
+    prepare_tables(database)
+    assert spares(path) == 0
+    with database.write() as cursor:
+        cursor.execute("INSERT INTO snapshot_spares (id, origin) VALUES (7, 3)")
+    assert spares(path) == 1
+    database.close()
 
 
 def _board(factor: float) -> Board:

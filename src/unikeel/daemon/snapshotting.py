@@ -27,7 +27,7 @@ from unikeel.snapshots.service.claim import Claim
 from unikeel.snapshots.service.handlers import SnapshotsService
 from unikeel.snapshots.service.opening import Opening
 from unikeel.snapshots.service.serving import Serving
-from unikeel.snapshots.stores import StorePlace, open_store, socket_consumer
+from unikeel.snapshots.stores import Spares, StorePlace, open_store, socket_consumer
 
 _LOG: Final = logging.getLogger("unikeel.snapshots")
 #: Seconds between looks for removed snapshots whose space nobody has asked to be given back.
@@ -62,7 +62,10 @@ class Snapshotter:
         self._tending: asyncio.Task[None] | None = None
         self.pools = PoolTending(layout.pools, database)
         size = config.snapshotter_empty_size
-        place = StorePlace(layout.snapshots, database, owner.token, owner.is_dead, size, layout.pools, _LOG.warning)
+        spares = Spares(config.snapshotter_spares, config.snapshotter_spares_total)
+        place = StorePlace(
+            layout.snapshots, database, owner.token, owner.is_dead, size, layout.pools, _LOG.warning, spares
+        )
         self._consumers = [self._consumer(name, place) for name in config.snapshotter_sockets.split()]
 
     def _consumer(self, name: str, place: StorePlace) -> _Consumer:

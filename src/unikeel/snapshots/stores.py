@@ -23,12 +23,19 @@ FILE: Final = "file"
 _SOCKET: Final = "socket:"
 
 
+class Spares(NamedTuple):
+    """How many snapshots a thin pool may have ready in advance: for one parent, and in all."""
+
+    per_parent: int = 0
+    total: int = 0
+
+
 class StorePlace(NamedTuple):
     """Where a state root keeps its stores, and on whose behalf they are opened.
 
     :ivar directory: the images of the store ``file``. :ivar pools: what the pools are made of (:mod:`unikeel.snapshots.pools.registry`). :ivar owner: the token of this process. :ivar is_dead: tells whether a token is a
         dead process's. :ivar empty_size: of file systems that are made without a parent, in bytes. :ivar notice: gets warnings about a pool's fill.
-    :ivar spares: how many snapshots are made ahead for a parent in demand, in a pool of thin devices, and a quarter of how many for all parents.
+    :ivar spares: none unless somebody stays who makes them.
     """
 
     directory: str
@@ -38,7 +45,7 @@ class StorePlace(NamedTuple):
     empty_size: int
     pools: str = ""
     notice: Callable[[str], None] = lambda _sentence: None
-    spares: int = 0
+    spares: Spares = Spares()
 
 
 def socket_consumer(name: str) -> str:
@@ -73,35 +80,25 @@ def _in_pool(name: str, place: StorePlace, consumer: str) -> SnapshotStore:
 
     pool = open_pool(Registry(place.pools), name, notice=place.notice)
     try:
-        ref = pool.ref
-        return PoolFileStore(pool, place, consumer) if ref is None else _thin_store(ref, pool, place, consumer)
+        return PoolFileStore(pool, place, consumer) if pool.ref is None else _thin(pool, pool.ref, place, consumer)
     except BaseException:
         pool.close()
         raise
 
 
-def _thin_store(ref: ThinPoolRef, pool: OpenPool, place: StorePlace, consumer: str) -> SnapshotStore:
-    from unikeel.snapshots.pools.watching import Level
+def _thin(pool: OpenPool, ref: ThinPoolRef, place: StorePlace, consumer: str) -> SnapshotStore:
+    from unikeel.snapshots.pools.thin_store import PoolThinStore
     from unikeel.snapshots.thin.spares import SpareLimits
-    from unikeel.snapshots.thin.store import ThinStore
-
-    class PoolThinStore(ThinStore):
-        """The store in a pool of the kind ``thin``; closing it lets go of the pool."""
-
-        def close(self) -> None:
-            super().close()
-            pool.close()
 
     return PoolThinStore(
+        pool,
         ref,
         place.database,
         consumer=consumer,
         owner=place.owner,
         is_dead=place.is_dead,
         empty_size=place.empty_size,
-        admit=pool.watch.admit,
-        scarce=lambda: pool.watch.level() is not Level.FINE,
-        spares=SpareLimits(per_parent=place.spares, total=4 * place.spares),
+        spares=SpareLimits(place.spares.per_parent, place.spares.total),
     )
 
 

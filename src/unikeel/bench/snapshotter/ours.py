@@ -13,26 +13,38 @@ if TYPE_CHECKING:
 #: containerd's name in the daemon's configuration.
 _SOCKET: Final = "containerd"
 _MINUTE: Final = 60.0
+#: As many as are wanted at once in a crowd.
+SPARES: Final = 16
+_AWAIT: Final = 'until [ -S "$1" ]; do sleep 0.2; done'
 
 
 class Kind(NamedTuple):
-    """How a contender is set up: the options of ``unikeel pool create`` (none: the store of every state root), and lines of ``[snapshotter]``."""
+    """How a contender is set up: the options of ``unikeel pool create`` (none: the store of every state root), and how many snapshots it has ready in advance."""
 
     pool: tuple[str, ...] = ()
-    settings: str = ""
+    spares: int = 0
 
 
+#: As large as the lab's own, and like it on files.
+_THIN_POOL: Final = ("--size", "6GiB", "--metadata-size", "64MiB", "--sparse")
 _FILE_POOL: Final = ("--type", "file", "--size", "16GiB", "--sparse")
 KINDS: Final[Mapping[str, Kind]] = {
     "file": Kind(),
     "file-xfs": Kind(),
     "file-loop": Kind(_FILE_POOL),
+    "thin": Kind(_THIN_POOL),
+    "thin-spare": Kind(_THIN_POOL, SPARES),
 }
 
 
 def socket(name: str) -> str:
     """Where a contender of ours listens."""
     return f"/run/unikeel-{name}/snapshots/{_SOCKET}.sock"
+
+
+def records(name: str) -> str:
+    """The record store of a contender's state root."""
+    return f"/var/lib/unikeel/{name}/state.db"
 
 
 def pool(name: str) -> str:
@@ -51,7 +63,8 @@ def configuration(name: str) -> str:
     store = _pool(name) if kind.pool else "file"
     return (
         f'root = "/var/lib/unikeel/{name}"\nrun_root = "/run/unikeel-{name}"\n'
-        f'[snapshotter]\nstore = "{store}"\nsockets = "{_SOCKET}"\nempty_size = "{SIZE_MIB}MiB"\n{kind.settings}'
+        f'[snapshotter]\nstore = "{store}"\nsockets = "{_SOCKET}"\nempty_size = "{SIZE_MIB}MiB"\n'
+        f"spares = {kind.spares}\nspares_total = {kind.spares}\n"
     )
 
 
@@ -69,4 +82,7 @@ def start(place: Place, name: str) -> None:
     if KINDS[name].pool:
         argv = ["unikeel", "pool", "create", _pool(name), *KINDS[name].pool]
         place.run(argv, env=environment, timeout=seconds)
-    place.run(["unikeel", "daemon", "--only", "snapshotter", "--detach"], env=environment, timeout=seconds)
+    # On a busy host it may need longer than the command waits for it.
+    argv = ["unikeel", "daemon", "--only", "snapshotter", "--detach"]
+    place.run(argv, env=environment, timeout=seconds, check=False)
+    place.run(["sh", "-c", _AWAIT, "sh", socket(name)], timeout=seconds)

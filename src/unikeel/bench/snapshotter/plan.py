@@ -62,7 +62,7 @@ class World(NamedTuple):
 WORLDS: Final = (
     World(NATIVE, "sid", "blockfile", ("file", "file-loop")),
     World(NATIVE, "sid", "blockfile-xfs", ("file-xfs",)),
-    World(VM, "vm", "devmapper", ()),
+    World(VM, "vm", "devmapper", ("thin", "thin-spare")),
 )
 
 

@@ -97,7 +97,9 @@ def opened(blocks: Sequence[Block]) -> Iterator[Stage]:
 def _contender(world: World, name: str, parent: str) -> Contender:
     """A contender as the process inside is told."""
     if name in world.ours:
-        return Contender(name, name, ours.socket(name), ours.pool(name), parent)
+        return Contender(
+            name, name, ours.socket(name), ours.pool(name), parent, ours.KINDS[name].spares, ours.records(name)
+        )
     return Contender(name, world.builtin, "", "pool" if world.builtin == "devmapper" else "", parent)
 
 

@@ -24,6 +24,7 @@ async def _round(session: Session, contender: Contender) -> None:
     names = [session.name("cost") for _ in range(session.request.many)]
     pids = [listener(address) for address in (session.containerd.address, contender.address) if address]
     device = metadata_device(contender.pool) if contender.pool else ""
+    await session.spares_made(contender, len(names))
     try:
         before, on_device = [used(pid) for pid in pids], device_written(device) if device else 0
         for name in names:

@@ -12,18 +12,22 @@ from unikeel.errors import UnikeelError
 
 
 async def measure(session: Session) -> None:
-    """A crowd of each contender in each round."""
+    """A crowd of each contender in each round. Before the first one there is one that is not counted for those that make snapshots ahead, by what was wanted lately."""
+    for contender in session.request.contenders:
+        if contender.spares:
+            await _round(session, contender, count=False)
     for number in session.request.numbers:
         session.begin_round()
         for contender in rotated(session.request.contenders, number):
-            await _round(session, contender)
+            await session.spares_made(contender, session.request.many)
+            await _round(session, contender, count=True)
 
 
-async def _round(session: Session, contender: Contender) -> None:
-    count, scenario = session.request.many, session.request.group
-    last = session.key(scenario, "prepare_last", contender, concurrency=count)
+async def _round(session: Session, contender: Contender, *, count: bool) -> None:
+    many, scenario = session.request.many, session.request.group
+    last = session.key(scenario, "prepare_last", contender, concurrency=many)
     gap = last._replace(metric="prepare_gap")
-    names = [session.name("crowd") for _ in range(count)]
+    names = [session.name("crowd") for _ in range(many)]
     store = session.through(contender)
     try:
         begun = time.perf_counter_ns()
@@ -31,8 +35,8 @@ async def _round(session: Session, contender: Contender) -> None:
         times = await asyncio.gather(*work, return_exceptions=True)
         failed = [time for time in times if isinstance(time, BaseException)]
         if failed:
-            session.failure([last, gap], f"{len(failed)} of {count} failed, the first: {failed[0]}")
-        else:
+            session.failure([last, gap], f"{len(failed)} of {many} failed, the first: {failed[0]}")
+        elif count:
             done = [time for time in times if isinstance(time, float)]
             session.sample(last, max(done))
             session.sample(gap, max(done) - min(done))

@@ -39,11 +39,15 @@ async def measure(session: Session) -> None:
 
 
 async def _sampled(session: Session, contender: Contender, *, count: bool) -> None:
+    if count:
+        await session.spares_made(contender, 1)
     await _life(session, contender, session.through(contender), contender.parent, "serial", count=count)
     await _collected(session, contender, count=count)
     straight = session.straight(contender)
     if straight is not None:
         parent = await session.parent_at_socket(contender)
+        if count:
+            await session.spares_made(contender, 1)
         await _life(session, contender, straight, parent, "socket", count=count)
 
 

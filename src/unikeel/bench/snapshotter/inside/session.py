@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import sqlite3
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Final, NamedTuple, Self
 
 from unikeel.bench import lines
@@ -16,12 +18,14 @@ from unikeel.bench.reporting import Reporter
 from unikeel.bench.rows import Json, Key
 from unikeel.containerd.client import Containerd
 from unikeel.containerd.snapshots import Snapshots
-from unikeel.errors import InvalidArgument, NotFound
+from unikeel.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable
 
 #: What keeps a snapshot from containerd's garbage collector.
 KEPT: Final = {"containerd.io/gc.root": "bench"}
 #: Seconds that one call may take: the last of a hundred at once waits for all the others.
 LONG: Final = 600.0
+_PAUSE: Final = 0.2
+_BUSY: Final = 30.0
 
 
 class Contender(NamedTuple):
@@ -29,6 +33,7 @@ class Contender(NamedTuple):
 
     :ivar name: in rows. :ivar snapshotter: as containerd calls it. :ivar address: its own socket; empty: it is a part of containerd.
     :ivar pool: its thin pool's device-mapper name; empty: it has none. :ivar parent: the committed snapshot that others are made of.
+    :ivar spares: the most snapshots that it makes ahead. :ivar records: where it notes those.
     """
 
     name: str
@@ -36,6 +41,8 @@ class Contender(NamedTuple):
     address: str
     pool: str
     parent: str
+    spares: int = 0
+    records: str = ""
 
 
 class Request(NamedTuple):
@@ -139,6 +146,14 @@ class Session(Reporter):
                 await self.through(contender).remove(key, timeout=LONG)
         await self.collect()
 
+    async def spares_made(self, contender: Contender, wanted: int) -> None:
+        """Wait until a contender that makes snapshots ahead has so many, or all that it makes. :raise DeadlineExceeded: it has not, in minutes."""
+        wanted, end = min(wanted, contender.spares), time.monotonic() + LONG
+        while (found := spares(contender.records) if wanted else 0) < wanted:
+            if time.monotonic() > end:
+                raise DeadlineExceeded(f"{contender.name} has {found} spares, and not {wanted}")
+            await asyncio.sleep(_PAUSE)
+
     async def describe(self) -> None:
         """What this world is."""
         found: dict[str, Json] = {
@@ -148,6 +163,15 @@ class Session(Reporter):
             "dmsetup": first_line(["dmsetup", "version"]),
         }
         print(lines.environment(found))
+
+
+def spares(records: str) -> int:
+    """How many spares are noted in a record store. :raise Unavailable: it cannot be read."""
+    try:
+        with closing(sqlite3.connect(f"file:{records}?mode=ro", uri=True, timeout=_BUSY)) as connection:
+            return int(connection.execute("SELECT count(*) FROM snapshot_spares").fetchone()[0])
+    except sqlite3.Error as error:
+        raise Unavailable(f"{records} does not tell its spares: {error}") from None
 
 
 def ms_since(begun: int) -> float:
