@@ -88,6 +88,8 @@ ALL: Final = (
     Combination("trixie", "native"),
     Combination("sid", "blockfile"),
     Combination("sid", "native"),
+    Combination("trixie", "unikeel"),
+    Combination("sid", "unikeel"),
 )
 #: What every test with a world of its own choosing runs on: all with UNIKEEL_LONG=1.
 COMBINATIONS: Final = ALL if LONG else SHORT

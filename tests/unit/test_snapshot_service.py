@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -18,14 +19,14 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.const import Status
-from grpclib.exceptions import GRPCError
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from served_snapshots import Served, file_store
 from unikeel.containerd.wire import snapshots_pb2 as wire
 from unikeel.errors import AlreadyExists, FailedPrecondition, Internal, InvalidArgument, NotFound, ResourceExhausted
 from unikeel.snapshots.contract import Kind, Mount
 from unikeel.snapshots.file_store import FileStore
-from unikeel.snapshots.service.claim import Claim
+from unikeel.snapshots.service.claim import Claim, check_unclaimed
 from unikeel.snapshots.service.messages import BATCH
 from unikeel.testing.remote_snapshots import RemoteSnapshots
 
@@ -232,6 +233,8 @@ def test_a_caller_that_goes_away_ends_nothing(served: Served, client: RemoteSnap
             task = asyncio.ensure_future(method(wire.PrepareSnapshotRequest(key="left")))
             await asyncio.to_thread(until, lambda: served.begun > 0)
             task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, StreamTerminatedError):
+                await task
 
     served.do(leave())
     served.go_on.set()
@@ -252,8 +255,11 @@ def test_a_client_waits_for_the_next_process(tmp_path: Path) -> None:
 
 def test_one_process_serves_a_root(tmp_path: Path) -> None:
     root = os.fspath(tmp_path)
-    with Claim(root), pytest.raises(FailedPrecondition, match=f"process {os.getpid()} already"):
-        Claim(root)
+    check_unclaimed(root)
+    for ask in (Claim, check_unclaimed):
+        with Claim(root), pytest.raises(FailedPrecondition, match=f"process {os.getpid()} already"):
+            ask(root)
+    check_unclaimed(root)
     code = f"from unikeel.snapshots.service.claim import Claim; c = Claim({root!r}); print('held', flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

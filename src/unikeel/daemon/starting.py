@@ -9,10 +9,12 @@ from typing import Final, NamedTuple, NoReturn
 
 from unikeel.config import Config
 from unikeel.daemon.only_snapshotter import open_snapshotter_layout
-from unikeel.errors import DeadlineExceeded, Unavailable
+from unikeel.engine.layout import snapshot_socket
+from unikeel.errors import DeadlineExceeded, FailedPrecondition, Unavailable, of_system
 from unikeel.keeper.client import KeeperClient, KeeperSettings, become
+from unikeel.keeper.listeners import HELD
 from unikeel.shim.node import open_task_layout
-from unikeel.snapshots.service.claim import Claim
+from unikeel.snapshots.service.claim import check_unclaimed
 
 _LOOK_SECONDS: Final = 0.02
 READY_SECONDS: Final = 30.0
@@ -38,17 +40,32 @@ def settings(wanted: Wanted) -> KeeperSettings:
     if wanted.only:
         snapshots = open_snapshotter_layout(wanted.root, config)
         daemon = (*words, snapshots.root, wanted.path, wanted.metrics, wanted.only)
-        return KeeperSettings(snapshots.run, config.keeper_idle, config.keeper_view_idle, daemon)
+        return KeeperSettings(
+            snapshots.run, config.keeper_idle, config.keeper_view_idle, daemon, _sockets(snapshots.root, config)
+        )
     layout = open_task_layout(wanted.root, config)
     daemon = (*words, layout.root, wanted.path, wanted.metrics)
-    listen = (("launch", layout.launch_socket),)
+    listen = (("launch", layout.launch_socket), *_sockets(layout.root, config))
     return KeeperSettings(layout.run, config.keeper_idle, config.keeper_view_idle, daemon, listen)
+
+
+def _sockets(root: str, config: Config) -> tuple[tuple[str, str], ...]:
+    """Where the keeper listens for the snapshotter from the beginning, so that containerd's calls wait for the daemon; nowhere if another process serves them."""
+    try:
+        check_unclaimed(root)
+        paths = [(name, snapshot_socket(root, config.run_root, name)) for name in config.snapshotter_sockets.split()]
+        os.makedirs(os.path.dirname(paths[0][1]), mode=0o700, exist_ok=True)
+    except FailedPrecondition:
+        return ()
+    except OSError as error:
+        raise of_system(error) from error
+    return tuple((f"{HELD}{name}", path) for name, path in paths)
 
 
 def _check_unserved(wanted: Wanted) -> None:
     """:raise FailedPrecondition: a daemon that serves nothing but snapshots has nothing to serve, because another one does."""
     if wanted.only:
-        Claim(os.path.abspath(wanted.root)).close()
+        check_unclaimed(os.path.abspath(wanted.root))
 
 
 def foreground(wanted: Wanted) -> NoReturn:

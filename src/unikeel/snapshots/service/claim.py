@@ -1,18 +1,23 @@
 """One process serves the snapshots of a state root: it holds a lock, and a second one is refused.
 
-The lock is the kernel's (flock), so it goes with the process, whatever ended it. Engine commands use the store beside it: they take no claim.
+The lock is the kernel's, of an open file description (fcntl(2), F_OFD_SETLK), so it goes with the process, whatever ended it; asking who has it takes nothing from
+anybody. Engine commands use the store beside it: they take no claim.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import struct
 from types import TracebackType
 from typing import Final, Self
 
 from unikeel.errors import FailedPrecondition, of_system
 
 _FILE: Final = "snapshotter.lock"
+#: struct flock: kind, whence, start, length (0: to the end), process; and what the compiler adds.
+_LOCK: Final = struct.Struct("hhqqi4x")
+_EXCLUSIVE: Final = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 
 class Claim:
@@ -22,20 +27,13 @@ class Claim:
     """
 
     def __init__(self, root: str) -> None:
-        path = os.path.join(root, _FILE)
+        self._fd = _open(root)
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise of_system(error) from error
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _EXCLUSIVE)
+        except OSError:
+            error = _taken(root, self._fd)
             self.close()
-            raise FailedPrecondition(
-                f"the snapshots of {root} are served by process {holder} already",
-                "stop that one first, or give this one a state root of its own with --root",
-            ) from None
+            raise error from None
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
@@ -52,3 +50,28 @@ class Claim:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def check_unclaimed(root: str) -> None:
+    """:raise FailedPrecondition: another process serves the snapshots of this state root; the message tells which."""
+    fd = _open(root)
+    try:
+        if _LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _EXCLUSIVE))[0] != fcntl.F_UNLCK:
+            raise _taken(root, fd)
+    finally:
+        os.close(fd)
+
+
+def _open(root: str) -> int:
+    try:
+        return os.open(os.path.join(root, _FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise of_system(error) from error
+
+
+def _taken(root: str, fd: int) -> FailedPrecondition:
+    holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+    return FailedPrecondition(
+        f"the snapshots of {root} are served by process {holder} already",
+        "stop that one first, or give this one a state root of its own with --root",
+    )

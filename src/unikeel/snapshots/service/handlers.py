@@ -160,13 +160,16 @@ class SnapshotsService:
             await self._work(lambda: self._store().cleanup())
 
     async def _list(self, stream: Stream[wire.ListSnapshotsRequest, wire.ListSnapshotsResponse]) -> None:
-        """In batches, with nothing locked between them, so that other calls may be made meanwhile."""
         request = await stream.recv_message()
         filters = list(request.filters) if request is not None else []
-        found: Iterator[list[Info]] = await self._answered(
-            "List", self._work(lambda: batches(self._store().list(filters)))
-        )
-        while batch := await self._answered("List", self._work(lambda: next(found, None))):
+        await self._answered("List", self._listed(filters, stream))
+
+    async def _listed(
+        self, filters: list[str], stream: Stream[wire.ListSnapshotsRequest, wire.ListSnapshotsResponse]
+    ) -> None:
+        """In batches, with nothing locked between them, so that other calls may be made meanwhile."""
+        found: Iterator[list[Info]] = await self._work(lambda: batches(self._store().list(filters)))
+        while batch := await self._work(lambda: next(found, None)):
             await stream.send_message(wire.ListSnapshotsResponse(info=[info_message(info) for info in batch]))
 
 
