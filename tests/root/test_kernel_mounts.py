@@ -86,7 +86,7 @@ def test_a_loop_device_ends_with_its_last_user(image: str) -> None:
         assert loop.find(file.fileno()) is None
         device = loop.attach(file.fileno())
         assert device.status.backs(os.fstat(file.fileno()))
-        assert (device.status.read_only, device.status.autoclear, device.status.direct_io) == (True, True, True)
+        assert (device.status.read_only, device.status.autoclear) == (True, True)
         found = loop.find(file.fileno())
         assert found is not None
         assert found.path == device.path
@@ -132,9 +132,10 @@ def test_a_file_system_without_direct_io_is_served_too() -> None:
     fd = os.memfd_create("image")
     with OwnedFd(fd):
         os.truncate(fd, 1 << 20)
-        device = loop.attach(fd)
-        assert device.status.read_only
-        device.close()
+        for writable in (False, True):
+            device = loop.attach(fd, writable=writable)
+            assert device.status.read_only is not writable
+            device.close()
 
 
 def test_single_mapping() -> None:

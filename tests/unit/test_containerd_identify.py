@@ -11,7 +11,7 @@ import pytest
 
 from containerd_stages import CONSUMER, SNAPSHOTTER, ContainerdWorld
 from unikeel.containerd.identify import ContainerFacts, Identifier, address_of, consumer_of
-from unikeel.containerd.records import ContainerRecord, Descriptor, ImageRecord
+from unikeel.containerd.records import COMMITTED, ContainerRecord, Descriptor, ImageRecord
 from unikeel.containerd.trust import chain_ids, is_trusted
 from unikeel.errors import BadContent, FailedPrecondition, NotFound
 from unikeel.images import digests, manifests
@@ -64,11 +64,11 @@ class Stage:
             },
         )
 
-    def add_container(self, name: str, parent: str = TOP, image: str = IMAGE) -> None:
+    def add_container(self, name: str, parent: str = TOP, image: str = IMAGE, key: str = "") -> None:
         self.store.container_records[name] = ContainerRecord(
-            name, image=image, snapshotter=SNAPSHOTTER, snapshot_key=f"key-{name}"
+            name, image=image, snapshotter=SNAPSHOTTER, snapshot_key=key or name
         )
-        self.world.snapshots._put(f"key-{name}", parent, "active", [], {}, 6)
+        self.world.snapshots._put(key or name, parent, "active", [], {}, 6)
 
     def identify(self, name: str = "c1") -> ContainerFacts:
         from unikeel.containerd.bridge import Bridge
@@ -103,6 +103,39 @@ def test_warm_is_three_calls(stage: Stage) -> None:
     facts = stage.identify("c2")
     assert sorted(stage.calls()) == ["container", "stat", "stat"]
     assert facts.labels == {"a": "label"}
+
+
+def test_another_key_costs_a_call(stage: Stage) -> None:
+    stage.identify()
+    stage.calls()
+    stage.add_container("c2", key="snapshot-of-c2")
+    assert stage.identify("c2").parent.name == TOP
+    assert sorted(stage.calls()) == ["container", "stat", "stat", "stat"]
+
+
+def test_a_snapshot_of_the_same_name_is_not_taken_for_the_containers(stage: Stage) -> None:
+    """Somebody else's, or one that was made anew on something else: what the container's record names counts."""
+    stage.identify()
+    stage.add_container("other", parent=chain_ids(DIFFS)[0], key="c2")
+    stage.add_container("c2", key="snapshot-of-c2")
+    facts = stage.identify("c2")
+    assert (facts.snapshot_key, facts.parent.name, facts.trusted) == ("snapshot-of-c2", TOP, True)
+
+
+def test_the_time_of_creation_is_always_of_now(stage: Stage) -> None:
+    """A parent that was removed and made again is another one."""
+    first = stage.identify()
+    stage.world.snapshots._shelf.remove(TOP)
+    stage.world.snapshots._put(TOP, DIFFS[0], COMMITTED, [], {}, first.parent.created_ns + 1)
+    assert stage.identify().boot_parent.key != first.boot_parent.key
+
+
+def test_a_container_that_is_gone_is_not_found_by_guessing(stage: Stage) -> None:
+    stage.identify()
+    stage.add_container("c2")
+    del stage.store.container_records["c2"]
+    with pytest.raises(NotFound):
+        stage.identify("c2")
 
 
 def test_a_wrong_guess_costs_a_call(stage: Stage) -> None:

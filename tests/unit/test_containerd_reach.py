@@ -81,6 +81,23 @@ def test_again_is_the_same_view(world: ContainerdWorld, parent: Parent) -> None:
     assert world.containerd.state.calls.count("view") == 1
 
 
+def test_a_view_is_never_there_before_its_lease(world: ContainerdWorld, parent: Parent) -> None:
+    """Both are asked for at once; a snapshotter that is faster than the lease has its view taken back, and is asked again."""
+    world.containerd.state.slow_view = 0
+    reached = world.reach.reach(parent, SHARED)
+    assert (reached.mounts, world.views()) == (HOST, [reached.view])
+    assert world.containerd.state.calls == ["view", "lease", "view"]
+    world.containerd.collect(SNAPSHOTTER)
+    assert world.views() == [reached.view]
+
+
+def test_a_parent_that_is_gone_leaves_no_lease(world: ContainerdWorld, parent: Parent) -> None:
+    with pytest.raises(NotFound):
+        world.reach.reach(parent._replace(name="sha256:gone"), SHARED)
+    assert world.leftovers() == []
+    assert world.containerd.leases.names() == []
+
+
 def test_purposes_and_containers_have_views_of_their_own(world: ContainerdWorld, parent: Parent) -> None:
     views = {
         world.reach.reach(parent, SHARED).view,

@@ -104,7 +104,7 @@ class Cache:
         if not keep:
             entries = self._ledger.entries(parent.key)
             return entries if self._complete(entries, wanted) else None
-        with self._ledger.database.write() as cursor:
+        with self._ledger.database.write(flush=False) as cursor:
             entries = self._ledger.entries_in(cursor, parent.key)
             if not self._complete(entries, wanted):
                 return None
@@ -271,10 +271,10 @@ class Cache:
             raise Unavailable(f"{os.fstat(fd).st_size} bytes were read of a file of {size}")
 
     def _keep(self, parent: Parent, made: Sequence[tuple[Wanted, str, int]]) -> None:
-        """Record what was read, all at once; what its digest is, shows later."""
+        """Record what was read, all at once; what its digest is, shows later. The bytes are not flushed yet, so neither is the record."""
         names: list[str] = []
         try:
-            with self._ledger.database.write() as cursor:
+            with self._ledger.database.write(flush=False) as cursor:
                 self._trim_in(cursor, self._size - sum(size for _, _, size in made))
                 for want, path, size in made:
                     names.append(self._store.provide(path))

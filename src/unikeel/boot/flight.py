@@ -53,9 +53,10 @@ def forget(path: str) -> None:
 class _Job(Generic[T]):
     """Work under a lock, its outcome, and whether somebody still waits for it."""
 
-    def __init__(self, path: str, work: Callable[[], T]) -> None:
+    def __init__(self, path: str, work: Callable[[], T], afterwards: Callable[[], None] | None) -> None:
         self._path = path
         self._work = work
+        self._afterwards = afterwards
         self._turn = threading.Lock()
         self._abandoned = False
         self.finished = threading.Event()
@@ -66,15 +67,23 @@ class _Job(Generic[T]):
         try:
             with locked(self._path):
                 result = self._work()
-            with self._turn:
-                if not self._abandoned:
-                    self.result.append(result)
-                    return
-            discard(result)
+                if self._given(result):
+                    self.finished.set()
+                else:
+                    discard(result)
+                if self._afterwards is not None:
+                    self._afterwards()
         except BaseException as error:  # noqa: BLE001 - handed to who waits
             self.error = error
         finally:
             self.finished.set()
+
+    def _given(self, result: T) -> bool:
+        """Whether somebody waits for it still."""
+        with self._turn:
+            if not self._abandoned:
+                self.result.append(result)
+            return not self._abandoned
 
     def abandon(self) -> bool:
         """Nobody waits any more; False if the result is already there."""
@@ -90,14 +99,16 @@ def once(
     work: Callable[[], T],
     discard: Callable[[T], None],
     meanwhile: Callable[[], None] | None = None,
+    afterwards: Callable[[], None] | None = None,
 ) -> T:
     """What ``work`` gives, done under the lock at ``path``; waiting for the lock and working take at most ``seconds``.
 
     :param work: looks first whether another has done it meanwhile. It must bound itself: it is not interrupted.
     :param discard: is given a result that came too late. :param meanwhile: what the caller does before it waits.
+    :param afterwards: what is still done under the lock while the caller has its result; it must not raise.
     :raise DeadlineExceeded: the time is up; the work goes on.
     """
-    job = _Job(path, work)
+    job = _Job(path, work, afterwards)
     thread = threading.Thread(target=job.run, args=(discard,), name=f"boot {what}", daemon=True)
     thread.start()
     try:
@@ -113,6 +124,7 @@ def once(
             f"{what} took longer than {seconds:g} s", "raise boot.seconds, or see what the disk does"
         )
     job.finished.wait()
-    if job.error is not None:
+    if not job.result:
+        assert job.error is not None
         raise job.error
     return job.result[0]

@@ -1,7 +1,8 @@
 """The boot package's records: parents, cache objects and where they came from, users, views, copies.
 
 A *user* is a container that was handed boot files of a parent by a strategy. While its row is there, nothing that serves it is
-taken away. Rows are written before the descriptors are handed out.
+taken away. Rows are written before the descriptors are handed out, so that they outlive whoever wrote them; what is flushed to the disk, and when, says
+:meth:`Ledger.use`.
 """
 
 from __future__ import annotations
@@ -130,8 +131,8 @@ class Ledger:
     def use_in(self, cursor: sqlite3.Cursor, container: str, strategy: str, parent: Parent) -> None:
         """Record a user, and a new parent's name.
 
-        Each page that is written here is one more for the disk to take before the boot files are handed over: a warm acquire writes two
-        (this one, and the time of last use), which is why the small table of users has no further index.
+        Each page that is written here is one more for the disk to take: a warm acquire writes two (this one, and the time of last use), which is why
+        the small table of users has no further index.
         """
         cursor.execute("INSERT OR IGNORE INTO boot_users VALUES (?, ?, ?)", (container, strategy, parent.key))
         self._know_in(cursor, parent, time.time_ns())
@@ -153,8 +154,12 @@ class Ledger:
             raise _TakenBack
 
     def use(self, container: str, strategy: str, parent: Parent) -> None:
-        """The same in a transaction of its own, and that the parent was used now."""
-        with self.database.write() as cursor:
+        """The same in a transaction of its own, and that the parent was used now.
+
+        Not flushed, here as in every acquire: a user need not outlive the host, whose end is the end of all guests, too. Whatever is recorded and flushed
+        next (that the container runs, what a request is answered) takes it along to the disk.
+        """
+        with self.database.write(flush=False) as cursor:
             self._use_now_in(cursor, container, strategy, parent)
 
     def _use_now_in(self, cursor: sqlite3.Cursor, container: str, strategy: str, parent: Parent) -> None:
@@ -162,8 +167,8 @@ class Ledger:
         cursor.execute("UPDATE boot_parents SET last_used_ns = ? WHERE key = ?", (time.time_ns(), parent.key))
 
     def leave(self, container: str, strategy: str) -> None:
-        """:meth:`leave_in` in a transaction of its own."""
-        with self.database.write() as cursor:
+        """:meth:`leave_in` in a transaction of its own; not flushed, as :meth:`use`."""
+        with self.database.write(flush=False) as cursor:
             self.leave_in(cursor, container, strategy)
 
     def leave_in(self, cursor: sqlite3.Cursor, container: str, strategy: str) -> int:

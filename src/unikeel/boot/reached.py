@@ -63,9 +63,9 @@ class ReachedRows:
         sql = f"SELECT {_COLUMNS} FROM boot_reached WHERE ?1 IS NULL OR consumer = ?1 ORDER BY 1, 2, 3"  # noqa: S608
         return _rows(self._database.query(sql, (consumer,)))
 
-    def put(self, row: ReachedRow) -> None:
-        """Write a row down, or anew; it is on disk when this returns."""
-        with self._database.write() as cursor:
+    def put(self, row: ReachedRow, *, flush: bool = True) -> None:
+        """Write a row down, or anew; it is on disk when this returns, or (``flush`` false) with what is flushed next."""
+        with self._database.write(flush=flush) as cursor:
             self.put_in(cursor, row)
 
     def put_in(self, cursor: sqlite3.Cursor, row: ReachedRow) -> None:

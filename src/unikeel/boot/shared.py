@@ -42,6 +42,8 @@ from unikeel.records.intents import Intent, Intents
 
 NAME: Final = Choice.SHARED_VIEW.value
 PREFIX: Final = "view:"
+#: How long the end of this process waits for the holder.
+_HOLD_SECONDS: Final = 30.0
 
 
 class SharedViews:
@@ -71,7 +73,9 @@ class SharedViews:
         self._locks = locks
         self._seconds = seconds
         self._linger = linger
-        self._turn = threading.Lock()
+        self._turn = threading.Condition(threading.Lock())
+        #: Views of our own that the holder has not been given yet.
+        self._unheld: set[str] = set()
         self._mine: dict[str, OwnedFd] = {}
         #: How many calls of this process are just opening files in a view, which is not to go meanwhile.
         self._busy: Counter[str] = Counter()
@@ -112,11 +116,13 @@ class SharedViews:
         return self._mounter.mount(reach(self._way, parent, SHARED).mounts, namespace)
 
     def _mount_of(self, key: str, notes: list[str]) -> OwnedFd | None:
-        """The caller's own descriptor of the mount that this process or the holder has."""
+        """The caller's own descriptor of the mount that this process or the holder has. A holder has none of a view that no record names."""
         with self._turn:
             mount = self._mine.get(key)
             if mount is not None:
                 return mount.duplicate()
+        if self._way.records and self._rows.get(key, SHARED, "") is None:
+            return None
         try:
             fd = self._holder.get(PREFIX + key)
         except Unavailable as error:
@@ -142,7 +148,9 @@ class SharedViews:
         path, what = self._lock(parent.key), f"mounting {parent.name}"
         with span(timeline, "boot.shared-view.mount", parent=parent.name):
             try:
-                return flight.once(path, self._seconds, what, work, OwnedFd.close, meanwhile)
+                return flight.once(
+                    path, self._seconds, what, work, OwnedFd.close, meanwhile, lambda: self._hold(parent.key)
+                )
             except BaseException:
                 if keep:
                     self._ledger.leave(source.container, NAME)
@@ -157,15 +165,30 @@ class SharedViews:
             failpoint("boot.mount.intent")
             mount = self._mounter.mount(reach(self._way, parent, SHARED, timeline=timeline).mounts)
             failpoint("boot.mount.mounted")
-            try:
-                self._holder.put(PREFIX + parent.key, mount.fileno())
-                failpoint("boot.mount.held")
-            except Unavailable:
-                pass  # noted when the holder was asked for it
-            return self._remember(parent.key, mount)
+            own = self._remember(parent.key, mount)
+            with self._turn:
+                self._unheld.add(parent.key)
+            return own
         finally:
             if number:
                 self._intents.done(number)
+
+    def _hold(self, key: str) -> None:
+        """Give a view that was just made to the holder; whoever it was made for is opening files in it meanwhile."""
+        try:
+            with self._turn:
+                mount = self._mine.get(key) if key in self._unheld else None
+                own = mount.duplicate() if mount is not None else None
+            if own is not None:
+                with own:
+                    self._holder.put(PREFIX + key, own.fileno())
+                failpoint("boot.mount.held")
+        except (Unavailable, OSError):
+            return  # without a holder, each process mounts for itself
+        finally:
+            with self._turn:
+                self._unheld.discard(key)
+                self._turn.notify_all()
 
     def _intend(self, parent: Parent) -> int:
         return self._intents.begin(INTENT_MOUNT, PREFIX + parent.key, consumer=parent.consumer)
@@ -252,6 +275,8 @@ class SharedViews:
         return [Freed(NAME, key, 0)] if there and self._drop_unused(key) else []
 
     def close(self) -> None:
-        """Let go of this process's descriptors; the holder keeps its own."""
+        """Let go of this process's descriptors; the holder keeps its own, once it has them."""
+        with self._turn:
+            self._turn.wait_for(lambda: not self._unheld, _HOLD_SECONDS)
         for key in list(self._mine):
             self._let_go(key)

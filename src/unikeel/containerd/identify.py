@@ -1,7 +1,8 @@
 """From a container's id to all that decides about its boot files: its record, its committed parent, its image, and whether to trust that.
 
-Warm, that is three calls, two of them at the same time: the container, its snapshot, and the parent that the container's image had the last
-time. What is in the content store never changes, so it is read once.
+Warm, that is three calls at the same time: the container; the snapshot of its name, as nearly every client calls it; and the parent that the last container had.
+What the guesses give counts only if the container's record and its snapshot name the same; so nothing is believed, and the parent's time of creation is
+always containerd's answer of now. What is in the content store never changes, so it is read once.
 """
 
 from __future__ import annotations
@@ -108,6 +109,21 @@ class _Recent(Generic[V]):
             self._values.popitem(last=False)
 
 
+class _Guess(NamedTuple):
+    """What the next container of a namespace will probably have."""
+
+    snapshotter: str
+    parent: str
+
+
+class _Guessed(NamedTuple):
+    """What was asked for by guess; None: not asked for, or not there."""
+
+    snapshotter: str = ""
+    key: SnapshotInfo | None = None
+    parent: SnapshotInfo | None = None
+
+
 class Identifier:
     """Identifies the containers of one containerd. Belongs to one event loop.
 
@@ -121,6 +137,7 @@ class Identifier:
         self._documents: _Recent[Document] = _Recent(_DOCUMENTS)
         self._parents: _Recent[str] = _Recent(_IMAGES)
         self._names: _Recent[str] = _Recent(_IMAGES)
+        self._guesses: _Recent[_Guess] = _Recent(_IMAGES)
 
     async def identify(self, namespace: str, container: str) -> ContainerFacts:
         """Everything about a container.
@@ -129,15 +146,16 @@ class Identifier:
             one without a parent. :raise BadContent: its image is damaged, or not for this host.
         """
         client = self._client.with_namespace(namespace)
-        record = await client.containers.get(container)
+        record, guessed = await self._record(client, container)
         if not record.snapshotter or not record.snapshot_key:
             raise FailedPrecondition(
                 f"container {container} has no snapshot in containerd",
                 "unikeel takes boot files from containerd's snapshotters; Docker's own storage drivers are not read",
             )
-        parent = await self._parent(client, record)
+        parent = await self._parent(client, record, guessed)
         name = parent.name
         self._parents.put((namespace, record.snapshotter, record.image), name)
+        self._guesses.put((namespace,), _Guess(record.snapshotter, name))
         facts = await self._image(client, record.image, name, parent.created_ns)
         self._names.put((namespace, name, parent.created_ns), record.image)
         return ContainerFacts(
@@ -173,30 +191,61 @@ class Identifier:
         parent = Parent(self.consumer, namespace, record.snapshotter, info.name, info.created_ns, "", trusted=True)
         return record.image, facts, parent
 
-    async def _parent(self, client: Client, record: ContainerRecord) -> SnapshotInfo:
+    async def _record(self, client: Client, container: str) -> tuple[ContainerRecord, _Guessed]:
+        """The container, and what is asked for at the same time. :raise NotFound: there is no such container."""
+        guess = self._guesses.get((client.namespace,))
+        if guess is None:
+            return await client.containers.get(container), _Guessed()
+        snapshots = client.snapshots(guess.snapshotter)
+        record, key, parent = await asyncio.gather(
+            client.containers.get(container),
+            snapshots.stat(container),
+            snapshots.stat(guess.parent),
+            return_exceptions=True,
+        )
+        if isinstance(record, BaseException):
+            raise record
+        return record, _Guessed(
+            guess.snapshotter,
+            None if isinstance(key, BaseException) else key,
+            None if isinstance(parent, BaseException) else parent,
+        )
+
+    async def _parent(self, client: Client, record: ContainerRecord, guessed: _Guessed) -> SnapshotInfo:
         """The committed parent, asked for at the same time as the snapshot if it can be guessed."""
         snapshots = client.snapshots(record.snapshotter)
-        guess = self._parents.get((client.namespace, record.snapshotter, record.image))
-        if guess is None:
-            key = await snapshots.stat(record.snapshot_key)
-            found: SnapshotInfo | BaseException | None = None
-        else:
-            both = await asyncio.gather(
-                snapshots.stat(record.snapshot_key), snapshots.stat(guess), return_exceptions=True
-            )
-            if isinstance(both[0], BaseException):
-                raise both[0]
-            key, found = both[0], both[1]
+        key: SnapshotInfo | None = None
+        found: SnapshotInfo | None = None
+        if guessed.snapshotter == record.snapshotter:
+            found = guessed.parent
+            key = guessed.key if guessed.key is not None and guessed.key.name == record.snapshot_key else None
+        if key is None:
+            key, found = await self._both(client, record, found)
         if not key.parent:
             raise FailedPrecondition(
                 f"the snapshot {record.snapshot_key} of container {record.id} was made from nothing",
                 "make it from an unpacked image",
             )
-        if not isinstance(found, SnapshotInfo) or found.name != key.parent:
+        if found is None or found.name != key.parent:
             found = await snapshots.stat(key.parent)
         if found.kind != COMMITTED:
             raise FailedPrecondition(f"the parent {found.name} of container {record.id} is not a committed snapshot")
         return found
+
+    async def _both(
+        self, client: Client, record: ContainerRecord, found: SnapshotInfo | None
+    ) -> tuple[SnapshotInfo, SnapshotInfo | None]:
+        """A container's snapshot, and the parent that its image had the last time, unless it is ``found`` already."""
+        snapshots = client.snapshots(record.snapshotter)
+        guess = self._parents.get((client.namespace, record.snapshotter, record.image))
+        if guess is None or (found is not None and found.name == guess):
+            return await snapshots.stat(record.snapshot_key), found
+        key, parent = await asyncio.gather(
+            snapshots.stat(record.snapshot_key), snapshots.stat(guess), return_exceptions=True
+        )
+        if isinstance(key, BaseException):
+            raise key
+        return key, None if isinstance(parent, BaseException) else parent
 
     async def _image(self, client: Client, name: str, parent: str, created_ns: int) -> ImageFacts:
         key = (client.namespace, name, parent, created_ns)

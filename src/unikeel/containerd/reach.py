@@ -1,7 +1,8 @@
 """Committed snapshots of containerd, reached by views: what the boot package asks, in worker threads, answered through containerd's client.
 
-A row is on disk before containerd is asked for a view, and goes after all is gone there; only the lease is made while the row is being written. So whatever is
-interrupted, by our death or containerd's, either has a row (and is used or removed by it), or carries our labels without one (and is removed by :meth:`sweep`).
+A row is written before containerd is asked for a view, and goes after all is gone there. So whatever is interrupted, by our death or containerd's, has a row, and is used
+or removed by it. The row is flushed to the disk with what is recorded next, so the host's end may leave a view without one; it carries our labels, and is removed by
+:meth:`ContainerdReach.sweep`.
 """
 
 from __future__ import annotations
@@ -139,12 +140,9 @@ class ContainerdReach:
             leased_ns=time.time_ns(),
         )
         self._making |= {row.view, row.lease}
-        leased = self._bridge.start(containerd.views.lease(row))
         try:
-            self._rows.put(row)  # while containerd makes the lease
+            self._rows.put(row, flush=False)
             failpoint("reach.recorded")
-            self._bridge.wait(leased, _CALLS)
-            failpoint("reach.leased")
             mounts = self._bridge.call(containerd.views.make(row), _CALLS)
         except BaseException:
             with contextlib.suppress(UnikeelError):

@@ -6,6 +6,7 @@ there is the caller's matter (:mod:`.reach`), and so is that nobody has anything
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Iterable
@@ -44,24 +45,32 @@ class Views:
     def _labels(self, row: ReachedRow) -> dict[str, str]:
         return leasing.labels(self._instance, row.parent, row.purpose, row.container)
 
-    async def lease(self, row: ReachedRow) -> None:
-        """Have the lease. It carries our labels, so that it need not be recorded before."""
-        await self._lease(self._in(row), row)
-
     async def make(self, row: ReachedRow) -> tuple[Mount, ...]:
-        """Have the view, under the lease; how it is mounted.
+        """Have the lease, and the view under it; how that is mounted.
+
+        Both are asked for at once. containerd enters a view together with the reference that its lease keeps of it, after its snapshotter has made it, and not without
+        the lease: one that came first is taken back there (containerd.md 3.5). Mostly the lease is there long before, since the snapshotter takes its time.
 
         :raise NotFound: the parent is gone. Others as containerd answers them; then all that was made is gone again.
         """
         client = self._in(row)
         try:
-            mounts = await self._view(client, row)
+            viewed, leased = await asyncio.gather(
+                self._view(client, row), self._lease(client, row), return_exceptions=True
+            )
+            if isinstance(leased, BaseException):
+                raise leased
+            failpoint("reach.leased")
+            if isinstance(viewed, NotFound):  # the parent, or the lease as yet
+                viewed = await self._view(client, row)
+            if isinstance(viewed, BaseException):
+                raise viewed
         except BaseException:
             with contextlib.suppress(UnikeelError):
                 await client.leases.delete(row.lease)
             raise
         failpoint("reach.viewed")
-        return mounts
+        return viewed
 
     async def _lease(self, client: Client, row: ReachedRow) -> None:
         labels = leasing.lease_labels(self._labels(row), time.time_ns())

@@ -1,7 +1,9 @@
 """The record store: one SQLite file in write-ahead mode, shared by every unikeel process of a state root.
 
-A write transaction has reached the disk when it returns (``synchronous=FULL``), because records are written *before* the
-kernel objects that they describe. Writers of several processes queue for up to :data:`LOCK_SECONDS`.
+A write transaction has reached the disk when it returns, because records are written *before* the kernel objects that they describe. The flush is
+our own, after the commit and outside of the turn, so that threads which write at the same time share one. What need only outlive this process,
+not the host, is written without (``flush=False``), and is on the disk with whatever is flushed next: the log is flushed as a whole, in its order. Writers of
+several processes queue for up to :data:`LOCK_SECONDS`.
 
 Each component keeps its own tables and hands its schema to :meth:`Database.migrate`: a list of scripts, of which those
 not yet applied run in one transaction. Scripts are never changed once released, only added.
@@ -53,6 +55,11 @@ class Database:
         self._turn = threading.RLock()
         self._closed = False
         self._writer: Writer | None = None
+        #: The write-ahead log, for flushing; its number of commits, and how many of them are on the disk.
+        self._log = -1
+        self._commits = 0
+        self._flushed = 0
+        self._flushing = threading.Lock()
         if not os.path.exists(path):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         try:
@@ -60,7 +67,7 @@ class Database:
                 path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
             )
             self._use_write_ahead()
-            self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")  # it flushes at checkpoints, and we after commits
             self._connection.execute("PRAGMA foreign_keys=ON")
             self._schemas = self._read_schemas()
         except sqlite3.Error as error:
@@ -112,9 +119,10 @@ class Database:
         self._schemas[component] = len(scripts)
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Cursor]:
+    def write(self, *, flush: bool = True) -> Iterator[sqlite3.Cursor]:
         """A write transaction: committed and on disk when the block ends, rolled back if it raises.
 
+        :param flush: false: committed, so that the death of any process leaves it; on disk, for the host's end, with the next that is flushed.
         :raise ResourceExhausted: the disk is full. :raise Unavailable: another process kept the store locked.
         """
         with self._turn:
@@ -128,6 +136,7 @@ class Database:
             try:
                 yield cursor
                 cursor.execute("COMMIT")
+                self._commits += 1
             except sqlite3.IntegrityError:
                 self._rollback(cursor)
                 raise
@@ -137,6 +146,25 @@ class Database:
             except BaseException:
                 self._rollback(cursor)
                 raise
+        if flush:
+            self.flush()
+
+    def flush(self) -> None:
+        """Have everything on the disk that was committed before. :raise ResourceExhausted: the disk does not take it."""
+        wanted = self._commits
+        with self._flushing:
+            if self._flushed >= wanted or self._closed:
+                return  # somebody else's flush began after our commit
+            committed = self._commits
+            try:
+                if self._log < 0:
+                    self._log = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
+                os.fdatasync(self._log)
+            except OSError as error:
+                raise ResourceExhausted(
+                    f"the record store {self.path} cannot be written: {error.strerror}", "see what its disk does"
+                ) from error
+            self._flushed = committed
 
     def _rollback(self, cursor: sqlite3.Cursor) -> None:
         if self._connection.in_transaction:
@@ -168,7 +196,10 @@ class Database:
 
     def close(self) -> None:
         """Close the connection; further use raises :class:`Internal`. Closing twice is fine."""
-        with self._turn:
+        with self._turn, self._flushing:
             if not self._closed:
                 self._closed = True
                 self._connection.close()
+                if self._log >= 0:
+                    os.close(self._log)
+                    self._log = -1

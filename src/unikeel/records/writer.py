@@ -1,6 +1,6 @@
 """Writing for many: whatever changes come while a transaction goes to the disk are made together in the next.
 
-A change is a function of a cursor; each succeeds or fails by itself, and is on the disk when :meth:`Writer.write` returns. A transaction with synchronous=FULL
+A change is a function of a cursor; each succeeds or fails by itself, and is on the disk when :meth:`Writer.write` returns. A transaction
 costs a flush of the disk, which 32 starts at once then share instead of queueing for. There is no thread of its own: whoever finds nobody writing writes
 for all who wait.
 """

@@ -6,6 +6,7 @@ a key is taken once, a view needs a committed parent, what no lease keeps :meth:
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -69,13 +70,15 @@ class Shelf:
 
 class State:
     """What all namespaces share. :ivar calls: names of the calls made. :ivar faults: errors to raise at a call, before it does anything.
-    :ivar late: the same, after it was done: containerd went away before it could answer."""
+    :ivar late: the same, after it was done: containerd went away before it could answer. :ivar slow_view: turns of the event loop that a snapshotter takes
+    for a view."""
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.calls: list[str] = []
         self.faults: dict[str, list[Exception]] = {}
         self.late: dict[str, list[Exception]] = {}
+        self.slow_view = 2
 
     def before(self, call: str) -> None:
         self.calls.append(call)
@@ -126,11 +129,13 @@ class FakeSnapshots:
     async def view(
         self, key: str, parent: str, labels: Mapping[str, str] | None = None, **options: Unpack[Options]
     ) -> tuple[Mount, ...]:
-        """Make a view."""
+        """Make a view. As in containerd, its lease has to be there when the snapshotter has done its work."""
         self._state.before("view")
         base = self._shelf.get(parent)
         if base["kind"] != COMMITTED:
             raise FailedPrecondition(f"{parent} is not committed")
+        for _ in range(self._state.slow_view):
+            await asyncio.sleep(0)
         lease = options.get("lease", "")
         if lease:
             self._leases.get(lease)

@@ -1,7 +1,8 @@
 """``view_mount``: what others do for each container, as the measure of ours: one View through containerd, and a mount of it.
 
-The mount is by system calls, as few as there are; it is attached at a directory, without a lease, and no file is looked up in it: the least that anybody would
-do. With ``copy`` the boot files are copied to a tmpfs, too. Taking it away is not in the time.
+The mount is by system calls, as few as there are, from a loop device that reads through the page cache, as mount(8) and containerd make it; it is
+attached at a directory, without a lease, and no file is looked up in it: the least that anybody would do. With ``copy`` the boot files are copied to a
+tmpfs, too. Taking it away is not in the time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from unikeel.errors import NotFound, UnikeelError
 from unikeel.kernel import loop, mounts
 from unikeel.kernel.fd import OwnedFd
 
+#: How long a snapshotter may take in a busy virtual machine.
+_SECONDS: Final = 60.0
 #: A tmpfs of the lab.
 _MEMORY: Final = "/dev/shm"  # noqa: S108 - the benchmark makes a directory of its own there
 _FLAGS: Final = frozenset({"ro", "rw", "loop", "rbind", "bind", "nosuid", "nodev", "noexec", "relatime", "noatime"})
@@ -50,7 +53,7 @@ async def sampled(session: Session, parent: str, copied: Mapping[str, str]) -> T
     attached = False
     try:
         begun = time.perf_counter_ns()
-        given = await store.view(key, parent)
+        given = await store.view(key, parent, timeout=_SECONDS)
         seen = time.perf_counter_ns()
         attach(given, target)
         attached = True
@@ -69,7 +72,7 @@ async def sampled(session: Session, parent: str, copied: Mapping[str, str]) -> T
 
 async def _forget(session: Session, key: str) -> None:
     with contextlib.suppress(NotFound):
-        await session.containerd.snapshots(session.snapshotter).remove(key)
+        await session.containerd.snapshots(session.snapshotter).remove(key, timeout=_SECONDS)
 
 
 def attach(given: tuple[Mount, ...], target: str) -> None:
