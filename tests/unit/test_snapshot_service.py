@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -246,11 +247,15 @@ def test_a_client_waits_for_the_next_process(tmp_path: Path) -> None:
     store = file_store(tmp_path)
     with Served(store, tmp_path) as first:
         listener = first.listener.dup()
-        client = first.client()
-        client.prepare("key", "")
-    with Served(store, tmp_path, listener) as _second:
-        assert client.stat("key").kind is Kind.ACTIVE
-        client.close()
+        early = first.client()
+        early.prepare("key", "")
+        early.close()
+    late = first.client()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(late.stat, "key")
+        with Served(store, tmp_path, listener):
+            assert asked.result(60).kind is Kind.ACTIVE
+            late.close()
 
 
 def test_one_process_serves_a_root(tmp_path: Path) -> None:
