@@ -53,7 +53,8 @@ def test_a_whole_run_has_enough_samples() -> None:
             assert block.timeout >= 180
         assert rounds["serial"] >= 50
         assert rounds["crowd"] >= 10
-        assert min(rounds["hundred"], rounds["unpack"]) >= 3
+        assert rounds["unpack"] >= 3
+        assert rounds["hundred"] >= (3 if world.where == VM else 0)
 
 
 def test_a_quick_run_is_small() -> None:

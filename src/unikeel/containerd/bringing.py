@@ -33,6 +33,8 @@ _CHAIN: Final = "containerd.io/snapshot.ref"
 _UNCOMPRESSED: Final = "containerd.io/uncompressed"
 #: Seconds after which a lease of somebody who died no longer counts.
 _LEASE: Final = 24 * 3600
+#: Seconds that a layer's snapshot may take: some snapshotters make one after the other, and many may be wanted.
+_PREPARE: Final = 300.0
 
 
 class Described(NamedTuple):
@@ -191,7 +193,7 @@ async def _layer(
     key = f"extract-unikeel-{secrets.token_hex(8)} {name}"
     labels = {_CHAIN: name}
     try:
-        mounts = await snapshots.prepare(key, parent, labels, lease=lease)
+        mounts = await snapshots.prepare(key, parent, labels, lease=lease, timeout=_PREPARE)
     except AlreadyExists:
         await snapshots.stat(name)  # a remote snapshotter had it; else this says what is missing
         return

@@ -29,7 +29,7 @@ SIZE_MIB: Final = 256
 CONTENT_MIB: Final = 32
 #: How long a block may take, as a multiple of what is guessed for it, and at least, in seconds.
 _GENEROUS: Final = 12.0
-_LEAST_SECONDS: Final = 180.0
+_LEAST_SECONDS: Final = 900.0
 
 
 class World(NamedTuple):
@@ -85,7 +85,8 @@ GROUPS: Final = (
     Group("serial", (50, 50, 2), (25, 10), (1, 1, 1), (2.0, 3.0)),
     Group("cost", (5, 5, 1), (5, 5), (10, 10, 2), (3.0, 6.0)),
     Group("crowd", (10, 20, 1), (5, 5), (16, 16, 3), (5.0, 10.0)),
-    Group("hundred", (3, 5, 1), (3, 1), (100, 100, 5), (30.0, 40.0)),
+    # A hundred copies of 256 MB are more than a host may have room for.
+    Group("hundred", (0, 5, 1), (3, 1), (100, 100, 5), (30.0, 40.0)),
     Group("unpack", (10, 10, 1), (5, 5), (5, 5, 5), (3.0, 20.0)),
     Group("full", (1, 1, 1), (1, 1), (5000, 5000, 30), (200.0, 600.0)),
 )
