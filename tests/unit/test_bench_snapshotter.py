@@ -20,7 +20,7 @@ from unikeel.bench.snapshotter.inside import processes
 from unikeel.bench.snapshotter.inside.session import Contender, Request, spares
 from unikeel.bench.snapshotter.main import arguments, planned
 from unikeel.bench.snapshotter.plan import GROUPS, METRICS, SIZE_MIB, VM, WORLDS, Plan
-from unikeel.bench.snapshotter.promises import TIMES, verdicts
+from unikeel.bench.snapshotter.promises import TIMES, missed, verdicts
 from unikeel.bench.snapshotter.report import render
 from unikeel.config import load
 from unikeel.engine.layout import snapshot_socket
@@ -196,10 +196,23 @@ def _not(kept: bool | None, rows: list[Row]) -> list[Verdict]:
 
 def test_promises() -> None:
     assert _not(True, _board(1.01).rows()) == []
-    missed = _board(0.01)
-    missed.series(Key("serial", "view", "ms", snapshotter="thin")).fail("no")
-    assert _not(False, missed.rows()) == []
+    board = _board(0.01)
+    board.series(Key("serial", "view", "ms", snapshotter="thin")).fail("no")
+    assert _not(False, board.rows()) == []
     assert _not(None, []) == []
+
+
+def test_goals_are_not_required() -> None:
+    board = _board(1.01)
+    assert not missed(board.rows())
+    series = board.series(Key("serial", "prepare", "ms", snapshotter="thin", concurrency=1))
+    series.samples[:] = [1000.0 / 6] * 30
+    assert [verdict.promise for verdict in verdicts(board.rows()) if verdict.kept is False] == [
+        "devmapper / thin: Prepare with a parent: the goal, 8"
+    ]
+    assert not missed(board.rows())
+    series.samples[:] = [1000.0 / 4] * 30
+    assert missed(board.rows())
 
 
 def test_the_text() -> None:

@@ -34,7 +34,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="S",
         help=f"seconds to wait for a quiet host, per round on average ({_PATIENCE:g}; --quick: 0)",
     )
-    parser.add_argument("--strict", action="store_true", help="exit with status 1 if a promise is missed")
+    parser.add_argument("--strict", action="store_true", help="exit with status 1 if what is required is missed")
     parsed = parser.parse_args(argv)
     if parsed.samples < 0 or parsed.full < 0:
         parser.error("--samples and --full must be positive")
@@ -59,5 +59,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         lambda: Run(blocks, worlds.opened, patience).measure(),
         parsed.output,
         lambda done: report.render(done.document, done.board.failures(), done.notices),
-        lambda rows: parsed.strict and any(verdict.kept is False for verdict in promises.verdicts(rows)),
+        lambda rows: parsed.strict and promises.missed(rows),
     )

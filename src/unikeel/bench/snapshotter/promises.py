@@ -44,6 +44,14 @@ TIMES: Final = (
 _OURS: Final = ("thin", "thin-spare", "file", "file-loop", "file-xfs")
 
 
+_GOAL: Final = "the goal"
+
+
+def missed(rows: Sequence[Row]) -> bool:
+    """Whether anything that is required was measured and is not kept; goals are not required."""
+    return any(verdict.kept is False and _GOAL not in verdict.promise for verdict in verdicts(rows))
+
+
 def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     """All promises."""
     found = [verdict for times in TIMES for verdict in _times(rows, times)]
@@ -60,7 +68,7 @@ def _times(rows: Sequence[Row], times: Times) -> list[Verdict]:
     what = f"{times.base} / {times.ours}: {times.what}"
     found = [_compared(f"{what}: at least {times.required:g}", measured, lambda value: value >= times.required)]
     if times.goal:
-        found.append(_compared(f"{what}: the goal, {times.goal:g}", measured, lambda value: value >= times.goal))
+        found.append(_compared(f"{what}: {_GOAL}, {times.goal:g}", measured, lambda value: value >= times.goal))
     return found
 
 
