@@ -6,6 +6,8 @@ set -euo pipefail
 packages=(
     # to run: the monitor, the sandbox, snapshots, images, the network
     qemu-system-x86 qemu-utils crun runc e2fsprogs skopeo ca-certificates passt zstd
+    # a monitor that needs no virtualization
+    user-mode-linux
     # the virtual environment
     python3 python3-venv
     # the samples: a compiler, and static libraries

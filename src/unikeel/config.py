@@ -65,6 +65,11 @@ class Config(NamedTuple):
     monitor_memory: int
     monitor_cpus: int
     monitor_qemu_path: str
+    monitor_firecracker_path: str
+    monitor_cloud_hypervisor_path: str
+    monitor_hvt_path: str
+    monitor_spt_path: str
+    monitor_uml_path: str
     sandbox_runtime: str
     sandbox_monitor_allowance: int
     sandbox_uid_base: int
@@ -83,6 +88,10 @@ class Config(NamedTuple):
     containerd_made_limit: int
     containerd_made_linger: float
     containerd_made_timeout: float
+
+    def monitor_path(self, monitor: str) -> str:
+        """The configured path of a monitor's program; an empty string: to be found in PATH."""
+        return str(getattr(self, f"monitor_{monitor.replace('-', '_')}_path", ""))
 
 
 class Key(NamedTuple):
@@ -180,6 +189,16 @@ KEYS: Final = (
     Key("monitor.memory", MEMORY, "256MiB", "A guest's memory if nothing else says."),
     Key("monitor.cpus", number(1, 255), 1, "A guest's processors if nothing else says."),
     Key("monitor.qemu_path", OPTIONAL_PATH, "", "QEMU's program. Empty: `qemu-system-ARCH` found in PATH."),
+    Key("monitor.firecracker_path", OPTIONAL_PATH, "", "Firecracker's program. Empty: `firecracker` found in PATH."),
+    Key(
+        "monitor.cloud_hypervisor_path",
+        OPTIONAL_PATH,
+        "",
+        "Cloud Hypervisor's program. Empty: `cloud-hypervisor` found in PATH.",
+    ),
+    Key("monitor.hvt_path", OPTIONAL_PATH, "", "Solo5's hvt's program. Empty: `solo5-hvt` found in PATH."),
+    Key("monitor.spt_path", OPTIONAL_PATH, "", "Solo5's spt's program. Empty: `solo5-spt` found in PATH."),
+    Key("monitor.uml_path", OPTIONAL_PATH, "", "The program of user-mode Linux. Empty: `linux.uml` found in PATH."),
     Key(
         "sandbox.runtime",
         choice("auto", "crun", "runc"),

@@ -9,13 +9,17 @@ import pytest
 from unikeel.engine import stopping
 from unikeel.engine.containers import Container
 from unikeel.engine.services import Services
+from unikeel.model.plan import Control
+from unikeel.sandbox.lines import Line
+
+LINE = Line(Control.QMP, "")
 
 
 @pytest.mark.parametrize("heeded", [1, 3])
 def test_the_button_is_pressed_until_it_is_heeded(monkeypatch: pytest.MonkeyPatch, heeded: int) -> None:
     presses = [True]
 
-    def ask(_path: str, *, politely: bool) -> bool:
+    def ask(_line: Line, *, politely: bool) -> bool:
         presses.append(politely)
         return True
 
@@ -27,11 +31,11 @@ def test_the_button_is_pressed_until_it_is_heeded(monkeypatch: pytest.MonkeyPatc
         return len(presses) == heeded
 
     nobody = cast("Any", None)
-    assert stopping._powers_off(nobody, nobody, "qmp.sock", 60.0, wait)
+    assert stopping._powers_off(nobody, nobody, LINE, 60.0, wait)
     assert presses == [True] * heeded
     assert all(seconds is not None and 0 < seconds <= 2.0 for seconds in waits)
 
 
 def test_no_time_is_no_power_off() -> None:
     nobody = cast("Any", None)
-    assert not stopping._powers_off(nobody, nobody, "qmp.sock", 0.0, lambda *_: True)
+    assert not stopping._powers_off(nobody, nobody, LINE, 0.0, lambda *_: True)

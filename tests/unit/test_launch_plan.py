@@ -281,7 +281,7 @@ def test_the_image_says_whether_it_obeys_the_power_button(*, wish: bool) -> None
         ({"disk": DiskSpec("raw", id="x" * 21)}, "too long"),
         ({"network": NET._replace(mac="\0")}, "NUL"),
         ({"guest": GuestConfig("rumprun", "qemu", "/k")}, "monitor 'qemu' cannot run guest 'rumprun'"),
-        ({"guest": GuestConfig("linux", "hvt", "/k")}, "not offered"),
+        ({"guest": GuestConfig("linux", "hvt", "/k")}, "monitor 'hvt' cannot run guest 'linux'"),
     ],
 )
 def test_requests_that_cannot_be(change: dict[str, object], message: str) -> None:
@@ -294,10 +294,10 @@ def test_a_value_in_key_value_syntax_is_escaped_and_never_adds_a_key() -> None:
 
 
 def test_offered_monitors_know_their_names() -> None:
-    assert monitors.offered() == ("qemu",)
-    assert monitors.monitor("qemu").name == "qemu"
-    with pytest.raises(Unimplemented, match="monitor 'firecracker' is known but not offered by this version"):
-        monitors.monitor("firecracker")
+    assert monitors.offered() == ("cloud-hypervisor", "firecracker", "hvt", "qemu", "spt", "uml")
+    assert [monitors.monitor(name).name for name in monitors.offered()] == list(monitors.offered())
+    with pytest.raises(Unimplemented, match="monitor 'hyperlight-unikraft' is known but not offered by this version"):
+        monitors.monitor("hyperlight-unikraft")
     with pytest.raises(InvalidArgument, match="did you mean 'qemu'"):
         monitors.monitor("qemo")
 

@@ -182,3 +182,33 @@ def test_processes_are_found_by_their_mark() -> None:
     remains.kill_marked(ident)
     child.communicate()
     assert child.returncode == -9
+
+
+def test_a_monitor_that_writes_gets_a_place_in_memory_of_its_own_and_no_other_does() -> None:
+    plain, scratch = build(_REQUEST), build(_REQUEST._replace(plan=_PLAN._replace(scratch=5 << 20)))
+    mounts = [mount for mount in scratch["mounts"] if mount not in plain["mounts"]]  # type: ignore[attr-defined, operator]  # lists
+    assert mounts == [
+        {
+            "destination": "/tmp",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["rw", "nosuid", "nodev", "mode=700", "uid=2000000007", "gid=2000000007", "size=5242880"],
+        }
+    ]
+    assert {**scratch, "mounts": plain["mounts"]} == plain
+
+
+def test_system_calls_beyond_the_list_are_for_those_that_need_them() -> None:
+    plain = profile()["syscalls"]
+    more = profile(("ptrace", "personality"))["syscalls"]
+    assert isinstance(plain, list)
+    assert isinstance(more, list)
+    assert set(more[0]["names"]) - set(plain[0]["names"]) == {"ptrace"}
+    assert more[1:] == [
+        *plain[1:],
+        {
+            "names": ["personality"],
+            "action": "SCMP_ACT_ALLOW",
+            "args": [{"index": 0, "value": 0xFFFFFFFF, "op": "SCMP_CMP_EQ"}],
+        },
+    ]

@@ -19,6 +19,7 @@ def examine(config: Config, root: str) -> list[Finding]:
     facts = os.path.join(root, "facts")
     cache = facts if os.access(facts, os.W_OK) else ""
     findings += programs.qemu(config, cache)
+    findings += programs.others(config, cache)
     findings += [programs.passt(), programs.skopeo(), storage.state_root(root), storage.free_space(root)]
     try:
         with storage.workplace(root) as place:

@@ -64,6 +64,27 @@ def _kvm(chosen: Acceleration) -> Finding:
     return Finding("kvm", Level.WARNING, chosen.reason, mend)
 
 
+def others(config: Config, cache: str) -> list[Finding]:
+    """The monitors beside QEMU, none of which must be there: which guests each runs, or what keeps it from that."""
+    from unikeel.model.names import PAIRS
+    from unikeel.monitors import monitor, offered
+
+    findings: list[Finding] = []
+    for name in offered():
+        if name == "qemu":
+            continue
+        guests = ", ".join(PAIRS[name])
+        try:
+            facts = monitor(name).probe(config.monitor_path(name), cache)
+        except Unavailable as error:
+            text = f"not there, needed for {guests} only: {error.message}"
+            findings.append(Finding(f"monitor-{name}", Level.OK, text, error.hint))
+            continue
+        version = ".".join(map(str, facts.version))
+        findings.append(Finding(f"monitor-{name}", Level.OK, f"{name} {version} ({facts.path}) runs {guests}"))
+    return findings
+
+
 def passt() -> Finding:
     """What user-mode networking needs."""
     mend = "apt-get install passt; until then guests run with --net none only"

@@ -11,9 +11,7 @@ from unikeel.engine.services import Services
 from unikeel.kernel import pidfd
 from unikeel.kernel.paths import remove_tree
 from unikeel.records.failpoint import failpoint
-from unikeel.sandbox import remains
-
-_SOCKETS = ("qmp.sock", "console.sock")
+from unikeel.sandbox import remains, sockets
 
 
 def kill_monitor(services: Services, container: Container, seconds: float = 10.0) -> None:
@@ -47,7 +45,7 @@ def remove_sandbox(services: Services, container: Container, *, thorough: bool =
     remains.remove_cgroups(container.id)
     remove_tree(state)
     remove_tree(services.layout.bundle(container.id))
-    for name in _SOCKETS:
+    for name in sockets.NAMES:
         path = os.path.join(services.layout.container(container.id), name)
         if os.path.lexists(path):
             os.unlink(path)

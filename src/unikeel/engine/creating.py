@@ -22,6 +22,7 @@ from unikeel.records.failpoint import failpoint
 
 if TYPE_CHECKING:
     from unikeel.guests.contract import Guest
+    from unikeel.monitors.contract import Traits
 
 _MEMORY_MIN_MIB = 16
 _CPUS_MAX = 64
@@ -69,10 +70,11 @@ def _make(services: Services, container: Container, settings: Settings, timeline
     os.mkdir(services.layout.container(container.id), mode=0o700)
     failpoint("create.directory")
     if settings.disk:
-        from unikeel.snapshots.contract import RAW_OR_QCOW2
+        from unikeel.monitors import monitor
 
+        formats = frozenset(monitor(settings.guest.monitor).traits.disks)
         with timeline.span("snapshot") as span:
-            services.snapshots.prepare(container.id, container.parent, formats=RAW_OR_QCOW2)
+            services.snapshots.prepare(container.id, container.parent, formats=formats)
             span.attributes["how"] = services.snapshots.disk(container.id).how.value
         failpoint("create.snapshot")
     container = services.containers.move(container, ContainerState.CREATED)
@@ -135,7 +137,7 @@ def _settings(services: Services, image: Image, options: Options, guest: GuestCo
         check_pair(guest.type, guest.monitor, image.name or image.digest)
     except BadContent as error:
         raise InvalidArgument(error.message, error.hint) if options.monitor else error from None
-    find_monitor(guest.monitor)
+    traits = find_monitor(guest.monitor).traits
     kind = find_guest(guest.type)
     choice = choose_rootfs(guest, Able(kind.block, kind.initrd, "ext4"))
     memory = whole_mib(options.memory or config.monitor_memory)
@@ -144,7 +146,9 @@ def _settings(services: Services, image: Image, options: Options, guest: GuestCo
         raise InvalidArgument(f"{memory} MiB of memory is too little", f"give at least {_MEMORY_MIN_MIB} MiB")
     if not 1 <= cpus <= _CPUS_MAX:
         raise InvalidArgument(f"{cpus} CPUs are out of range", f"give 1 to {_CPUS_MAX}")
-    network = options.network or _default_network(config.network_default, kind, options)
+    network = options.network or _default_network(config.network_default, kind, traits, options)
+    if network == "user" and "user" not in traits.networks:
+        raise InvalidArgument(f"the monitor {guest.monitor} has no user-mode networking", "use --net none")
     if options.ports and network != "user":
         raise InvalidArgument("ports can be published only with a network", "leave --net none out")
     if network == "user" and not kind.network and options.ports:
@@ -186,9 +190,9 @@ def _check_platform(image: Image, reference: str) -> None:
         )
 
 
-def _default_network(configured: str, kind: Guest, options: Options) -> str:
+def _default_network(configured: str, kind: Guest, traits: Traits, options: Options) -> str:
     """The network of a container whose options name none."""
-    if not kind.network:
+    if not kind.network or (not options.ports and "user" not in traits.networks):
         return "none"
     if configured == "auto":
         return "user" if options.ports or kind.addressed else "none"

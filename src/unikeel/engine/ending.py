@@ -19,6 +19,7 @@ from unikeel.kernel import pidfd
 from unikeel.kernel.fd import OwnedFd
 from unikeel.model.plan import ExitRule, decode_exit
 from unikeel.records.owners import boot_id, start_time
+from unikeel.sandbox.sockets import console_path
 
 if TYPE_CHECKING:
     from unikeel.engine.containers import Container
@@ -135,7 +136,7 @@ def adopt(services: Services, container: Container) -> bool:
                 "op": "adopt",
                 "id": container.id,
                 "directory": directory,
-                "console": os.path.join(directory, "console.sock"),
+                "console": console_path(directory),
                 "pid": container.pid,
                 "start_time": container.start_time,
                 "log_limit": services.config.console_log_size,

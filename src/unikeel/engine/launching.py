@@ -16,7 +16,9 @@ from unikeel.engine.settings import Settings
 from unikeel.engine.timeline import Timeline
 from unikeel.errors import DeadlineExceeded, FailedPrecondition, Unavailable, UnikeelError
 from unikeel.kernel.fd import OwnedFd
+from unikeel.model.plan import Control
 from unikeel.records.failpoint import failpoint
+from unikeel.sandbox.sockets import console_path
 
 if TYPE_CHECKING:
     from unikeel.keeper.wire import Json
@@ -41,6 +43,8 @@ class Order(NamedTuple):
     #: How many descriptors the helper gets: its socket, and perhaps the network namespace that it enters.
     helper_fds: int = 1
     stdio: tuple[str, ...] = ()
+    #: The last two descriptors are the monitor's standard input and output.
+    streams: bool = False
 
     def message(self) -> dict[str, Json]:
         """As it is sent."""
@@ -51,12 +55,13 @@ class Order(NamedTuple):
             "argv": list(self.argv),
             "helper": list(self.helper) or None,
             "helper_fds": self.helper_fds,
-            "console": os.path.join(self.directory, "console.sock"),
+            "console": console_path(self.directory),
             "pid_file": self.pid_file,
             "log_limit": self.log_limit,
             "reaper": list(self.reaper),
             "holds": list(self.holds),
             "stdio": list(self.stdio),
+            **({"streams": True} if self.streams else {}),
         }
 
 
@@ -88,6 +93,7 @@ def launch(
             fds.append(done.fileno())
     if prepared.helper:
         fds.append(prepared.helper_fd)
+    fds += prepared.streams
     failpoint("start.launching")
     order = Order(
         container.id,
@@ -98,6 +104,7 @@ def launch(
         reaper=services.reaper,
         holds=tuple(str(name) for name in holds(services, container)),
         helper=prepared.helper,
+        streams=bool(prepared.streams),
     )
     with timeline.span("sandbox"):
         answer = connection.call(order.message(), fds, seconds=LAUNCH_SECONDS)
@@ -117,13 +124,17 @@ def await_exec(done: OwnedFd, deadline: float) -> None:
         raise DeadlineExceeded("the monitor did not exec in time", "see `unikeel doctor`")
 
 
-def await_vcpu(services: Services, container: Container, deadline: float) -> None:
-    """Ask QEMU until it says that its vCPU runs; an exit before that is a failed start, or a guest that was very quick."""
-    from unikeel.sandbox import qmp
+def await_vcpu(services: Services, container: Container, control: Control, deadline: float) -> None:
+    """Ask the monitor until it says that its guest's processor runs; one that cannot be asked runs when it has exec'ed.
 
-    path = os.path.join(services.layout.container(container.id), "qmp.sock")
+    An exit before that is a failed start, or a guest that was very quick.
+    """
+    from unikeel.sandbox import controlling
+
     try:
-        state = qmp.status(path, max(1.0, deadline - time.monotonic()))
+        state = controlling.status(
+            control, services.layout.container(container.id), max(1.0, deadline - time.monotonic())
+        )
     except UnikeelError as error:
         if not _has_exited(services, container):
             raise FailedPrecondition(

@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from unikeel.boot.contract import Acquired, Choice, HostMount, Source
 from unikeel.engine.containers import Container
@@ -17,12 +17,15 @@ from unikeel.engine.timeline import Timeline
 from unikeel.errors import BadContent
 from unikeel.kernel.fd import OwnedFd
 from unikeel.kernel.paths import remove_tree
-from unikeel.model.plan import DiskSpec, FileRole, LaunchPlan, LaunchRequest, UserNet
+from unikeel.model.plan import Console, DiskSpec, FileRole, LaunchPlan, LaunchRequest, UserNet
 from unikeel.records.failpoint import failpoint
 
 if TYPE_CHECKING:
     from unikeel.monitors.contract import Facts
     from unikeel.snapshots.contract import Disk
+
+
+_LISTENING: Final = {FileRole.QMP: "qmp.sock", FileRole.CONSOLE: "console.sock", FileRole.API: "api.sock"}
 
 
 class Prepared(NamedTuple):
@@ -33,6 +36,8 @@ class Prepared(NamedTuple):
     helper: tuple[str, ...]
     helper_fd: int
     boot: Acquired
+    #: The monitor's standard input and output, where those are the guest's console.
+    streams: tuple[int, ...] = ()
 
 
 def prepare(
@@ -42,7 +47,7 @@ def prepare(
     uid = services.uid(container.slot)
     with timeline.span("monitor"):
         facts = services.facts(settings.guest.monitor)
-        accel = services.acceleration(facts, settings.accel)
+        accel = services.accelerator(settings.guest.monitor, facts, settings.accel)
     boot = stack.enter_context(_acquire(services, container, settings, uid, timeline))
     failpoint("start.boot-files")
     with timeline.span("disk"):
@@ -50,20 +55,28 @@ def prepare(
     failpoint("start.disk")
     with timeline.span("plan"):
         network, helper = _network(services, settings, uid)
-        plan = _plan(container, settings, facts, accel.accel, disk, network)
-        helper_fd, descriptors = _sockets(services, container, helper, stack)
-        descriptors.update(disk_fds)
-        descriptors[FileRole.KERNEL] = boot.files["kernel"].fd.fileno()
-        if settings.initrd:
-            descriptors[FileRole.INITRD] = boot.files["initrd"].fd.fileno()
+        plan = _plan(container, settings, facts, accel, disk, network)
+        directory = services.layout.container(container.id)
+        descriptors = {**_sockets(directory, plan, stack), **disk_fds}
+        helper_fd, net = _helper_socket(helper, stack)
+        if net >= 0:
+            descriptors[FileRole.NET] = net
+        for role, name in ((FileRole.KERNEL, "kernel"), (FileRole.INITRD, "initrd")):
+            if name in boot.files:
+                descriptors[role] = boot.files[name].fd.fileno()
+        if plan.reopens and FileRole.DISK in descriptors:
+            os.fchown(descriptors[FileRole.DISK], uid, uid)
         fds = tuple(descriptors[file.role] for file in plan.files)
+        streams = _streams(directory, plan, stack)
     with timeline.span("bundle"):
         _write_bundle(services, container, settings, plan, uid)
     failpoint("start.bundle")
-    return Prepared(plan, fds, helper, helper_fd, boot)
+    return Prepared(plan, fds, helper, helper_fd, boot, streams)
 
 
 def _acquire(services: Services, container: Container, settings: Settings, uid: int, timeline: Timeline) -> Acquired:
+    from unikeel.monitors import monitor as find_monitor
+
     disk = services.snapshots.disk(container.id) if settings.disk else None
     source = Source(
         services.parent(container.parent),
@@ -72,9 +85,11 @@ def _acquire(services: Services, container: Container, settings: Settings, uid: 
         guest_ran=container.runs > 0,
         monitor_uid=uid,
     )
-    paths = {"kernel": settings.guest.binary}
+    paths = {"kernel": settings.guest.binary} if find_monitor(settings.guest.monitor).traits.kernel else {}
     if settings.initrd:
         paths["initrd"] = settings.guest.initrd
+    if not paths:
+        return Acquired("none", hit=True, fallbacks=[], files={}, bytes=0, notes=[])
     with timeline.span("boot-files", strategy=settings.boot_files) as span:
         try:
             acquired = services.boot.acquire(source, paths, Choice(settings.boot_files), timeline.note)
@@ -157,26 +172,48 @@ def _plan(
     return plan(request, facts)
 
 
-def _sockets(
-    services: Services, container: Container, helper: tuple[str, ...], stack: ExitStack
-) -> tuple[int, dict[FileRole, int]]:
+def _sockets(directory: str, plan: LaunchPlan, stack: ExitStack) -> dict[FileRole, int]:
+    """The sockets and the configuration file that a plan has."""
     from unikeel.sandbox.sockets import listen
 
-    directory = services.layout.container(container.id)
-    fds = {
-        FileRole.QMP: stack.enter_context(listen(directory, "qmp.sock")).fileno(),
-        FileRole.CONSOLE: stack.enter_context(listen(directory, "console.sock")).fileno(),
-    }
+    fds: dict[FileRole, int] = {}
+    for file in plan.files:
+        if file.role in _LISTENING:
+            fds[file.role] = stack.enter_context(listen(directory, _LISTENING[file.role])).fileno()
+        elif file.role is FileRole.CONFIG:
+            from unikeel.kernel.memfd import sealed_bytes
+
+            fds[file.role] = stack.enter_context(sealed_bytes("config", plan.config)).fileno()
+    return fds
+
+
+def _streams(directory: str, plan: LaunchPlan, stack: ExitStack) -> tuple[int, ...]:
+    """Fifos for a monitor whose standard input and output are its guest's console."""
+    if plan.console is not Console.STDIO:
+        return ()
+    from unikeel.keeper.console import INPUT, OUTPUT
+    from unikeel.sandbox.sockets import fifo
+
+    return tuple(stack.enter_context(fifo(directory, name)).fileno() for name in (INPUT, OUTPUT))
+
+
+def _helper_socket(helper: tuple[str, ...], stack: ExitStack) -> tuple[int, int]:
+    """The helper's and the monitor's ends of a socket pair; -1 where there is no helper."""
     if not helper:
-        return -1, fds
+        return -1, -1
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    fds[FileRole.NET] = stack.enter_context(ours).fileno()
-    return stack.enter_context(theirs).fileno(), fds
+    return stack.enter_context(theirs).fileno(), stack.enter_context(ours).fileno()
 
 
 def _write_bundle(services: Services, container: Container, settings: Settings, plan: LaunchPlan, uid: int) -> None:
     """The bundle for the OCI runtime, and what later commands need to know of the plan."""
-    summary = {"argv": plan.argv, "exit": plan.exit.value, "powerdown": plan.powerdown, "uid": uid}
+    summary = {
+        "argv": plan.argv,
+        "exit": plan.exit.value,
+        "powerdown": plan.powerdown,
+        "control": plan.control.value,
+        "uid": uid,
+    }
     _write_json(os.path.join(services.layout.container(container.id), "plan.json"), summary)
     for name in ("exit.json", "monitor.log"):
         path = os.path.join(services.layout.container(container.id), name)

@@ -12,7 +12,7 @@ from unikeel.config import Config
 from unikeel.engine.containers import Containers
 from unikeel.engine.layout import Layout
 from unikeel.engine.reaching import CONSUMER, StoreReach
-from unikeel.errors import NotFound
+from unikeel.errors import NotFound, Unavailable
 from unikeel.keeper.client import KeeperClient, KeeperSettings
 from unikeel.records.database import Database
 from unikeel.records.intents import Intents
@@ -119,14 +119,34 @@ class Services:
         """What is true of a monitor on this host. :raise Unavailable: it is not installed."""
         from unikeel.monitors import monitor as find
 
-        path = self.config.monitor_qemu_path if monitor == "qemu" else ""
-        return find(monitor).probe(path, self.layout.facts)
+        return find(monitor).probe(self.config.monitor_path(monitor), self.layout.facts)
 
     def acceleration(self, facts: Facts, wish: str) -> Acceleration:
-        """Which accelerator guests get: measured once per boot of the host."""
+        """Which accelerator QEMU's guests get: measured once per boot of the host."""
         from unikeel.monitors.kvm_probe import choose_accel
 
         return choose_accel(wish or self.config.monitor_accel, facts, self.layout.facts)
+
+    def accelerator(self, monitor: str, facts: Facts, wish: str) -> str:
+        """What runs the processors of a monitor's guests: ``kvm``, ``tcg``, or ``host`` where they run as any process does.
+
+        :raise Unavailable: the monitor needs KVM, and it cannot be opened.
+        """
+        from unikeel.monitors import monitor as find
+
+        choices = find(monitor).traits.accels
+        if not choices:
+            return "host"
+        if "tcg" in choices:
+            return self.acceleration(facts, wish).accel
+        from unikeel.monitors.kvm_probe import kvm_problem
+
+        problem = kvm_problem()
+        if problem:
+            raise Unavailable(
+                f"the monitor {monitor} needs KVM, and {problem}", "choose another monitor; see `unikeel doctor`"
+            )
+        return "kvm"
 
     def parent(self, name: str) -> Parent:
         """A committed snapshot as the boot files' source. :raise NotFound: it is gone."""

@@ -94,7 +94,7 @@ def _start(
             await_exec(done_read, deadline)
         strategy = prepared.boot.strategy
     with timeline.span("vcpu"):
-        await_vcpu(services, container, deadline)
+        await_vcpu(services, container, prepared.plan.control, deadline)
     if settings.ports:
         with timeline.span("network"):
             await_ports(services, container, settings, deadline)

@@ -14,12 +14,15 @@ from unikeel.engine.ending import ENDED, open_process, wait_for_exit
 from unikeel.engine.services import Services, read_text
 from unikeel.errors import FailedPrecondition, InvalidArgument, UnikeelError
 from unikeel.kernel import pidfd
+from unikeel.model.plan import Control
 from unikeel.model.states import ContainerState
+from unikeel.sandbox.lines import Line
 
 #: How long an end that was forced may take to be recorded, in seconds.
 SETTLE_SECONDS = 30.0
 #: The power button is pressed this often, in seconds.
 _PRESS_SECONDS = 2.0
+_ASK_SECONDS = 3.0
 #: The signals on which QEMU ends, with status 0 as if its guest had powered off.
 _ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM})
 
@@ -46,21 +49,22 @@ def stop(
     seconds: float,
     wait: Callable[[Services, Container, float | None], bool] = wait_for_exit,
 ) -> None:
-    """Stop a running container: the power button where its guest heeds one, then ``quit``, then SIGKILL.
+    """Stop a running container: the power button where its guest heeds one, then the monitor's own end where it can be asked, then SIGKILL.
 
     :param seconds: how long the guest has for an orderly power-off. :param wait: waits as :func:`wait_for_exit`; a caller that has
         something else to do meanwhile brings its own. :raise FailedPrecondition: it is not running.
     """
     if container.state is not ContainerState.RUNNING:
         raise FailedPrecondition(f"container {container.name} is {container.state.value}, not running")
-    path = os.path.join(services.layout.container(container.id), "qmp.sock")
-    plan = json.loads(read_text(os.path.join(services.layout.container(container.id), "plan.json")) or "{}")
-    if plan.get("powerdown") and seconds > 0 and _ask(path, politely=True):
-        if _powers_off(services, container, path, seconds, wait):
+    directory = services.layout.container(container.id)
+    plan = json.loads(read_text(os.path.join(directory, "plan.json")) or "{}")
+    line = Line(Control(plan.get("control", Control.QMP.value)), directory, container.pid, container.start_time)
+    if plan.get("powerdown") and seconds > 0 and _ask(line, politely=True):
+        if _powers_off(services, container, line, seconds, wait):
             return
         services.notice(f"{container.name} did not power off in {seconds:g} s: it is ended")
     services.containers.update(container.id, reason=f"{ENDED}{int(signal.SIGKILL)}")
-    if _ask(path, politely=False) and wait(services, container, 5.0):
+    if _ask(line, politely=False) and wait(services, container, 5.0):
         return
     kill_monitor(services, container)
     wait(services, container, 5.0)
@@ -69,7 +73,7 @@ def stop(
 def _powers_off(
     services: Services,
     container: Container,
-    path: str,
+    line: Line,
     seconds: float,
     wait: Callable[[Services, Container, float | None], bool],
 ) -> bool:
@@ -78,18 +82,18 @@ def _powers_off(
     while (left := deadline - time.monotonic()) > 0:
         if wait(services, container, min(left, _PRESS_SECONDS)):
             return True
-        _ask(path, politely=True)
+        _ask(line, politely=True)
     return False
 
 
-def _ask(path: str, *, politely: bool) -> bool:
-    from unikeel.sandbox import qmp
+def _ask(line: Line, *, politely: bool) -> bool:
+    from unikeel.sandbox import controlling
 
     try:
         if politely:
-            qmp.power_down(path, 3.0)
+            controlling.power_down(line, _ASK_SECONDS)
         else:
-            qmp.quit_monitor(path, 3.0)
+            controlling.end(line, _ASK_SECONDS)
     except UnikeelError:
         return False
     return True

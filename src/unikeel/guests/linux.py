@@ -2,6 +2,8 @@
 
 ``panic=-1 console=ttyS0 quiet ROOT NETWORK VARIABLES… init=PROGRAM -- ARGUMENTS…``
 
+What console and root disk are called depends on the monitor.
+
 The kernel hands ``NAME=value`` words that it does not know to init as environment, and everything after ``--`` as arguments
 (Documentation/admin-guide/kernel-parameters.rst). Its splitting (lib/cmdline.c, next_arg) knows white space and double quotes, and
 nothing that escapes a double quote, so what cannot be said is refused instead of being garbled. An init named ``urunit`` reads the
@@ -11,7 +13,7 @@ line itself and expects single quotes. Variables that are also kernel parameters
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from unikeel.errors import InvalidArgument
 from unikeel.guests.contract import Guest, Solo5Devices, within
@@ -24,6 +26,19 @@ CMDLINE_LIMIT: Final = 2047
 #: The kernel panics over more than 32 of each (CONFIG_INIT_ENV_ARG_LIMIT): HOME, TERM and the program itself count.
 VARIABLES_LIMIT: Final = 30
 ARGUMENTS_LIMIT: Final = 31
+
+
+class _Board(NamedTuple):
+    """What of a monitor's machine the kernel must be told: console, root disk, and words of its own."""
+
+    console: str = "ttyS0"
+    disk: str = "/dev/vda"
+    more: tuple[str, ...] = ()
+
+
+#: Firecracker ends when the guest resets by the keyboard controller, which no firmware of its tells the kernel (docs/getting-started.md).
+_BOARDS: Final = {"firecracker": _Board(more=("reboot=k",)), "uml": _Board("tty0", "/dev/ubda")}
+_USUAL: Final = _Board()
 
 _SPACES: Final = frozenset(b" \t\n\v\f\r\xa0")
 _HOSTNAME: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.")
@@ -60,8 +75,9 @@ class Linux:
 
 
 def _words(request: LaunchRequest) -> Iterator[str]:
-    yield from ("panic=-1", "console=ttyS0", "quiet")
-    yield from _root(request)
+    board = _BOARDS.get(request.guest.monitor, _USUAL)
+    yield from ("panic=-1", f"console={board.console}", *board.more, "quiet")
+    yield from _root(request, board)
     if request.network is not None:
         yield _ip(request.network, request.hostname)
     if len(request.env) > VARIABLES_LIMIT:
@@ -73,10 +89,10 @@ def _words(request: LaunchRequest) -> Iterator[str]:
     yield from _init(request)
 
 
-def _root(request: LaunchRequest) -> Iterator[str]:
+def _root(request: LaunchRequest, board: _Board) -> Iterator[str]:
     """A disk is the root even if there is an initrd: that one only loads it (org.unikeel.rootfs=block)."""
     if request.disk is not None:
-        yield from ("root=/dev/vda", "ro" if request.disk.read_only else "rw")
+        yield from (f"root={board.disk}", "ro" if request.disk.read_only else "rw")
     elif request.initrd:
         yield from ("root=/dev/ram0", "rw")
 

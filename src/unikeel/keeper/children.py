@@ -52,11 +52,13 @@ class Children:
         seconds: float = 0.0,
         mark: str = "",
         environment: Mapping[str, str] | None = None,
+        streams: Sequence[int] = (),
     ) -> int:
         """Start a process: descriptors 3, 4, … as given, stdout and stderr to ``output``, nothing else open; its pid.
 
         :param seconds: it is killed after so long; 0: never. :param mark: the container that it is for.
-        :param environment: its environment, instead of just the usual PATH. :raise OSError: it cannot be started.
+        :param environment: its environment, instead of just the usual PATH. :param streams: its stdin and stdout, instead of nothing and ``output``.
+        :raise OSError: it cannot be started.
         """
         actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)
@@ -64,10 +66,11 @@ class Children:
         # Numbers are first moved out of the way of 3, 4, …; the copies are close-on-exec like the originals.
         high: list[int] = []
         try:
-            for fd in (output, *fds):
+            for fd in (output, *fds, *streams):
                 high.append(_above(fd, 64))  # noqa: PERF401 - what was made is closed when the next one fails
             actions += [(os.POSIX_SPAWN_DUP2, high[0], 1), (os.POSIX_SPAWN_DUP2, high[0], 2)]
-            actions += [(os.POSIX_SPAWN_DUP2, fd, 3 + index) for index, fd in enumerate(high[1:])]
+            actions += [(os.POSIX_SPAWN_DUP2, fd, 3 + index) for index, fd in enumerate(high[1 : 1 + len(fds)])]
+            actions += [(os.POSIX_SPAWN_DUP2, fd, index) for index, fd in enumerate(high[1 + len(fds) :])]
             pid = os.posix_spawn(
                 argv[0],
                 list(argv),

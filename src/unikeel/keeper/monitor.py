@@ -1,7 +1,7 @@
 """One running monitor, as the keeper sees it: its console, its standard error, its process, who watches it.
 
-The console is a unix socket on which the monitor listens; the keeper is its client. Should the keeper be killed, the monitor
-goes on, and the next keeper connects again. What the guest prints is appended to ``console.log``; past the configured size
+The console is a unix socket on which the monitor listens, whose client the keeper is, or a pair of fifos (:mod:`.console`). Should the keeper be killed,
+the monitor goes on, and the next keeper connects again. What the guest prints is appended to ``console.log``; past the configured size
 the file becomes ``console.log.1`` and a new one is begun, so that a guest cannot fill the host's disk.
 """
 
@@ -13,9 +13,9 @@ import os
 import select
 import socket
 
+from unikeel.keeper.console import Console, connect
 from unikeel.keeper.remarks import Remarks
 from unikeel.keeper.stdio import Stdio
-from unikeel.keeper.wire import short_path
 
 _CHUNK = 64 * 1024
 _STDERR_MAX = 64 * 1024
@@ -78,7 +78,7 @@ class Monitor:
         self.end: tuple[int | None, int] | None = None
         #: When storing that is tried again, on the monotonic clock.
         self.retry_at = 0.0
-        self.console: socket.socket | None = None
+        self.console: Console | None = None
         self.stderr = -1
         #: The streams of the task, if it has any beside the log.
         self.stdio: Stdio | None = None
@@ -87,16 +87,9 @@ class Monitor:
         self._stderr_room = _STDERR_MAX
         self._remarks = Remarks()
 
-    def connect(self, path: str) -> socket.socket:
-        """Connect to the console's listening socket (which may be before the monitor runs: the backlog takes us)."""
-        console = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            with short_path(*os.path.split(path)) as short:
-                console.connect(short)
-        except OSError:
-            console.close()
-            raise
-        self.console = console
+    def connect(self, path: str) -> Console:
+        """Reach the console. :raise OSError: that fails."""
+        self.console = console = connect(path)
         return console
 
     def read_console(self) -> bool:

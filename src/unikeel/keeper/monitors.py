@@ -13,6 +13,7 @@ import time
 
 from unikeel.keeper import wire
 from unikeel.keeper.children import Children
+from unikeel.keeper.console import Console, input_of
 from unikeel.keeper.failpoint import failpoint
 from unikeel.keeper.holding import Holding
 from unikeel.keeper.loop import Loop, say
@@ -86,8 +87,8 @@ class Monitors:
     def launch(self, connection: socket.socket, message: wire.Message, fds: list[int]) -> None:
         """Run ``crun create`` and keep the monitor it leaves behind; without a ``pid_file``, ``argv`` is the monitor itself.
 
-        The monitor's standard error is a pipe of ours. The last descriptors are those that ``stdio`` names; ``helper`` (a network process) gets
-        the last ``helper_fds`` before those as its 3 and so on.
+        The monitor's standard error is a pipe of ours; its standard input and output are that pipe, too, or with ``streams`` the last two descriptors. The
+        last before those are what ``stdio`` names; ``helper`` (a network process) gets the last ``helper_fds`` before those as its 3 and so on.
         """
         ident = str(message["id"])
         self._settle(ident)
@@ -97,7 +98,10 @@ class Monitors:
         stderr_read, stderr_write = os.pipe2(os.O_CLOEXEC)
         monitor.stderr = stderr_read
         self._monitors[ident] = monitor
+        streams: tuple[int, ...] = ()
         try:
+            if message.get("streams"):
+                streams, fds = tuple(fds[-2:]), fds[:-2]
             fds = self._attach(monitor, message, fds)
             failpoint("keeper.launch.stdio")
             self._watch_stderr(monitor)
@@ -108,7 +112,7 @@ class Monitors:
                 self._start_helper(monitor, strings(message, "helper"), fds[count:], stderr_write)
                 fds = fds[:count]
             failpoint("keeper.launch.helper")
-            self._start(connection, monitor, message, fds, stderr_write)
+            self._start(connection, monitor, message, fds, stderr_write, streams)
         except BaseException:
             self._drop(monitor)
             raise
@@ -143,12 +147,18 @@ class Monitors:
         monitor.helper = self._children.start(argv, fds, output, gone, mark=monitor.ident)
 
     def _start(
-        self, connection: socket.socket, monitor: Monitor, message: wire.Message, fds: list[int], output: int
+        self,
+        connection: socket.socket,
+        monitor: Monitor,
+        message: wire.Message,
+        fds: list[int],
+        output: int,
+        streams: tuple[int, ...],
     ) -> None:
         argv, pid_file = strings(message, "argv"), str(message["pid_file"])
         if not pid_file:
             monitor.pid = self._children.start(
-                argv, fds, output, lambda status: self._exited(monitor, status), mark=monitor.ident
+                argv, fds, output, lambda status: self._exited(monitor, status), mark=monitor.ident, streams=streams
             )
             self._loop.answer(connection, {"ok": True, "status": 0, "pid": monitor.pid})
             return
@@ -159,7 +169,7 @@ class Monitors:
             finally:
                 self._children.expected()
 
-        self._children.start(argv, fds, output, created, seconds=_CREATE_SECONDS, mark=monitor.ident)
+        self._children.start(argv, fds, output, created, seconds=_CREATE_SECONDS, mark=monitor.ident, streams=streams)
         self._children.expect()
 
     def _created(self, connection: socket.socket, monitor: Monitor, pid_file: str, status: int) -> None:
@@ -265,7 +275,7 @@ class Monitors:
         monitor = self._monitors.get(str(message["id"]))
         if monitor is None or monitor.console is None:
             raise ValueError("no console")
-        self._loop.answer(connection, {"ok": True}, (monitor.console.fileno(),))
+        self._loop.answer(connection, {"ok": True}, (input_of(monitor.console),))
 
     def helper(self, connection: socket.socket, message: wire.Message, _fds: list[int]) -> None:
         """The network helper of a container: its pid (0: there is none), and whether it has failed."""
@@ -406,5 +416,5 @@ class Monitors:
                 self._store_end(monitor)
 
 
-def _number(sock: socket.socket | None) -> int:
-    return sock.fileno() if sock is not None else -1
+def _number(console: Console | None) -> int:
+    return console.fileno() if console is not None else -1

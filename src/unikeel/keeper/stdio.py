@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from unikeel.keeper.console import Console
 from unikeel.keeper.loop import Loop, say
 
 #: So much of what was printed is kept for a reader that does not read; so much of what was typed for a guest that does not.
@@ -126,7 +127,7 @@ class Input:
     def __init__(self, loop: Loop, fd: int) -> None:
         self._loop = loop
         self._fd = fd
-        self._console: socket.socket | None = None
+        self._console: Console | None = None
         self._buffer = bytearray()
         self._closing = False
         #: A file, which is always ready.
@@ -145,7 +146,7 @@ class Input:
         """Whether there is something that the console has not taken yet."""
         return bool(self._buffer)
 
-    def connect(self, console: socket.socket) -> None:
+    def connect(self, console: Console) -> None:
         """From now on it goes there."""
         self._console = console
         self._interest()

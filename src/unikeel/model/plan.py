@@ -27,10 +27,14 @@ class FileRole(Enum):
     DISK = "disk"
     #: The read-only image beneath a qcow2 disk.
     BACKING = "backing"
-    #: A connected unix stream socket whose other end is a user-mode network helper (four bytes of length before each frame).
+    #: A connected unix stream socket whose other end is a user-mode network helper (four bytes of length before each frame); or a tap.
     NET = "net"
+    #: The monitor's own configuration, as a file in memory (:attr:`LaunchPlan.config`).
+    CONFIG = "config"
     #: A listening unix stream socket for QMP.
     QMP = "qmp"
+    #: A listening unix stream socket for requests by HTTP.
+    API = "api"
     #: A listening unix stream socket for the guest's console; the runtime connects before it starts the monitor.
     CONSOLE = "console"
 
@@ -53,6 +57,27 @@ class ExitRule(Enum):
     SAME = "same"
 
 
+class Control(Enum):
+    """How a monitor is talked to."""
+
+    QMP = "qmp"
+    #: Cloud Hypervisor's HTTP API.
+    HTTP = "http"
+    #: User-mode Linux's management console, a datagram socket in the sandbox.
+    MCONSOLE = "mconsole"
+    #: Signals only.
+    NONE = "none"
+
+
+class Console(Enum):
+    """How a monitor has its guest's console."""
+
+    #: It accepts connections on the descriptor :attr:`FileRole.CONSOLE`.
+    SOCKET = "socket"
+    #: Its own standard input and output.
+    STDIO = "stdio"
+
+
 class LaunchPlan(NamedTuple):
     """All that is needed to start one monitor."""
 
@@ -67,8 +92,18 @@ class LaunchPlan(NamedTuple):
     #: Paths of the host that the monitor needs, read-only: its program, libraries, firmware.
     binds: tuple[str, ...]
     exit: ExitRule
-    #: The guest obeys QMP's ``system_powerdown``.
+    #: The guest obeys the power button.
     powerdown: bool
+    control: Control = Control.QMP
+    console: Console = Console.SOCKET
+    #: It opens kernel, initrd and disk anew by their numbers, so that their owners and modes must let its user do so.
+    reopens: bool = False
+    #: The content of :attr:`FileRole.CONFIG`.
+    config: bytes = b""
+    #: Bytes of files that the monitor may write, in memory, beneath ``/tmp``; what is in them may be executed. 0: none.
+    scratch: int = 0
+    #: System calls that it needs beyond those that every monitor may make.
+    syscalls: tuple[str, ...] = ()
 
     def fd_of(self, role: FileRole) -> int:
         """The descriptor number of the file with this role. :raise KeyError: there is none."""

@@ -20,12 +20,33 @@ class Facts(NamedTuple):
     identity: str
 
 
+class Traits(NamedTuple):
+    """What a monitor supports."""
+
+    #: ``user`` (frames over a socket) and ``tap``.
+    networks: tuple[str, ...]
+    #: Formats of disks.
+    disks: tuple[str, ...]
+    #: Shared file systems.
+    shared: tuple[str, ...]
+    #: What runs the guest's processors, ``kvm`` or ``tcg``; empty: the host's processor as in any process.
+    accels: tuple[str, ...]
+    #: It boots the image's kernel; if not, one of its own, whatever the image names.
+    kernel: bool = True
+    #: It can run tasks of containerd. It must be able to wait before its guest's first instruction.
+    containerd: bool = False
+
+
 class Monitor(Protocol):
     """One kind of monitor. Implementations are stateless; all but :meth:`probe` is pure."""
 
     @property
     def name(self) -> str:
         """As images name it."""
+
+    @property
+    def traits(self) -> Traits:
+        """What it supports."""
 
     def probe(self, path: str, cache: str) -> Facts:
         """Find it on this host.

@@ -1,4 +1,4 @@
-"""What is true of a monitor on this host, found out once and kept in a small file.
+"""What is true of QEMU on this host, found out once and kept in a small file.
 
 Asking ``qemu-system-x86_64 --version`` takes over 20 ms, so a warm start reads the answer from ``CACHE/monitors.json`` as long as path, size and
 time of change of the program are the same. The file is only a memory: if it is damaged or cannot be written, the program is asked again.

@@ -15,7 +15,7 @@ from unikeel.errors import InvalidArgument
 from unikeel.guests.contract import Guest
 from unikeel.model.names import quote
 from unikeel.model.plan import FIRST_FD, DiskSpec, FileRole, LaunchPlan, LaunchRequest, Net, PlanFile, TapNet
-from unikeel.monitors.contract import Facts
+from unikeel.monitors.contract import Facts, Traits
 
 #: ``-netdev stream`` came with 7.2.
 LEAST_VERSION: Final = (7, 2)
@@ -44,6 +44,7 @@ class Qemu:
     """The monitor ``qemu``."""
 
     name = "qemu"
+    traits = Traits(networks=("user", "tap"), disks=("raw", "qcow2"), shared=(), accels=("kvm", "tcg"), containerd=True)
 
     def probe(self, path: str, cache: str) -> Facts:
         """See :meth:`unikeel.monitors.contract.Monitor.probe`."""

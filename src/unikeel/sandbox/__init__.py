@@ -6,6 +6,6 @@
 - :mod:`.runtime`: which OCI runtime, and its create, start and delete, run by the keeper.
 - :mod:`.choosing`: which runtime, by a trial once per boot of the host.
 - :mod:`.remains`: what a sandbox leaves when whoever made it was killed.
-- :mod:`.sockets`: the listening sockets a monitor inherits.
-- :mod:`.qmp`: talking to QEMU.
+- :mod:`.sockets`: the listening sockets and fifos a monitor inherits.
+- :mod:`.controlling`: talking to a monitor, by :mod:`.qmp` (QEMU), :mod:`.http_api` (Cloud Hypervisor) or :mod:`.mconsole` (user-mode Linux).
 """

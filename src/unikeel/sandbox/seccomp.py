@@ -44,13 +44,21 @@ _TIGHTENING: Final = "seccomp"
 _STARTING: Final = "execve execveat setuid setgid setgroups setresuid setresgid capset setsid"
 
 _AF_UNIX: Final = 1
+#: The argument of personality(2) that changes nothing.
+_JUST_ASKED: Final[dict[str, object]] = {"index": 0, "value": 0xFFFFFFFF, "op": "SCMP_CMP_EQ"}
 
 
 @cache
-def profile() -> dict[str, object]:
-    """The ``linux.seccomp`` part of an OCI runtime configuration (runtime-spec 1.0, config-linux.md); the same object for all, not to be changed."""
+def profile(more: tuple[str, ...] = ()) -> dict[str, object]:
+    """The ``linux.seccomp`` part of an OCI runtime configuration (runtime-spec 1.0, config-linux.md); the same object for all, not to be changed.
+
+    :param more: system calls beyond the list, that one monitor needs; ``personality`` only as a question.
+    """
     groups = (_MEMORY, _THREADS, _SIGNALS, _EVENTS, _FILES, _SOCKETS, _IDENTITY, _TIGHTENING, _STARTING)
-    names = sorted({name for group in groups for name in group.split()})
+    names = sorted({name for group in groups for name in group.split()} | (set(more) - {"personality"}))
+    asked = (
+        [{"names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [_JUST_ASKED]}] if "personality" in more else []
+    )
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": 1,
@@ -62,5 +70,6 @@ def profile() -> dict[str, object]:
                 "action": "SCMP_ACT_ALLOW",
                 "args": [{"index": 0, "value": _AF_UNIX, "op": "SCMP_CMP_EQ"}],
             },
+            *asked,
         ],
     }

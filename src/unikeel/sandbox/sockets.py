@@ -1,6 +1,6 @@
-"""Listening unix sockets that a monitor inherits: QMP and the guest's console.
+"""What a monitor inherits of its container's directory: listening unix sockets (control, the guest's console), or two fifos that are its standard streams.
 
-They are bound by us in the container's private directory and passed as descriptors, so that they can be connected to before the monitor
+Sockets are bound by us in the container's private directory and passed as descriptors, so that they can be connected to before the monitor
 runs, and again by a later keeper; the monitor never sees the directory.
 """
 
@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import Final
 
+from unikeel.keeper.console import INPUT, OUTPUT
 from unikeel.keeper.wire import short_path
+from unikeel.kernel.fd import OwnedFd
+
+#: Every name that a container's directory can have of these; what a run leaves of them goes with it.
+NAMES: Final = ("qmp.sock", "console.sock", "api.sock", OUTPUT, INPUT)
 
 
 def listen(directory: str, name: str) -> socket.socket:
@@ -27,3 +33,18 @@ def listen(directory: str, name: str) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def fifo(directory: str, name: str) -> OwnedFd:
+    """A new fifo at ``directory/name`` (mode 0600), open for reading and writing, so that whoever has it never meets its end; an old one is replaced."""
+    path = os.path.join(directory, name)
+    if os.path.lexists(path):
+        os.unlink(path)
+    os.mkfifo(path, 0o600)
+    return OwnedFd(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
+
+
+def console_path(directory: str) -> str:
+    """What the keeper is told to connect to for the console of the monitor of this directory."""
+    output = os.path.join(directory, OUTPUT)
+    return output if os.path.lexists(output) else os.path.join(directory, "console.sock")

@@ -50,7 +50,7 @@ def build(request: SandboxRequest) -> dict[str, object]:
             "rootfsPropagation": "private",
             "devices": _devices(request),
             "resources": _resources(request),
-            "seccomp": profile(),
+            "seccomp": profile(request.plan.syscalls),
             "maskedPaths": [
                 "/proc/kcore",
                 "/proc/keys",
@@ -89,6 +89,10 @@ def _mounts(request: SandboxRequest) -> list[dict[str, object]]:
             "options": ["ro", "nosuid", "noexec", "mode=755", "size=64k"],
         },
     ]
+    if request.plan.scratch:
+        options = ["rw", "nosuid", "nodev", "mode=700", f"uid={request.uid}", f"gid={request.uid}"]
+        options.append(f"size={request.plan.scratch}")
+        mounts.append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": options})  # noqa: S108 - in the sandbox
     mounts += [
         {"destination": destination(path), "type": "bind", "source": path, "options": _READ_ONLY}
         for path in request.plan.binds

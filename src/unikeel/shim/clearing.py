@@ -11,12 +11,10 @@ from unikeel.engine.tasks import Task
 from unikeel.errors import Unavailable
 from unikeel.kernel.paths import remove_tree
 from unikeel.records.failpoint import failpoint
-from unikeel.sandbox import cgroups, remains
+from unikeel.sandbox import cgroups, remains, sockets
 
 if TYPE_CHECKING:
     from unikeel.shim.node import Node
-
-_SOCKETS = ("qmp.sock", "console.sock")
 
 
 def kill(task: Task) -> bool:
@@ -46,7 +44,7 @@ def remove_sandbox(node: Node, task: Task, *, thorough: bool = False) -> None:
     if thorough:
         remains.remove_cgroups(task.ident)
     remove_tree(node.layout.bundle(task.ident))
-    for name in _SOCKETS:
+    for name in sockets.NAMES:
         path = os.path.join(node.layout.container(task.ident), name)
         if os.path.lexists(path):
             os.unlink(path)

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from unikeel.config import Config
 from unikeel.engine.disk_making import FILE_SYSTEM
-from unikeel.errors import InvalidArgument
+from unikeel.errors import InvalidArgument, Unimplemented
 from unikeel.guests import guest as find_guest
 from unikeel.model import resources
 from unikeel.model.image_fields import GuestConfig
@@ -90,14 +90,18 @@ def decide(
     :param options: the wishes in the runtime's options. :param trusted: the container's committed snapshot is its image's, so that a disk may be made of it.
     :param room: the memory limit of the cgroup above the caller's, in bytes, or None: it has none (:func:`unikeel.model.resources.memory`).
     :raise InvalidArgument: an annotation or a limit is out of range. :raise BadContent, Unimplemented: as
-        :func:`unikeel.model.rootfs.choose_rootfs`, or the guest or monitor is not offered.
+        :func:`unikeel.model.rootfs.choose_rootfs`, or the guest or monitor is not offered, or the monitor not for tasks.
     """
     given = wishes.from_annotations(spec.annotations)
     asked = given.over(_limits(spec)).over(options).over(wishes.from_config(config))
     if asked.monitor:
         guest = guest._replace(monitor=asked.monitor)
         check_pair(guest.type, guest.monitor, name)
-    find_monitor(guest.monitor)
+    if not find_monitor(guest.monitor).traits.containerd:
+        raise Unimplemented(
+            f"the monitor {guest.monitor} of {name} does not run tasks of containerd",
+            "choose another with the annotation org.unikeel.monitor, or run the image with `unikeel run`",
+        )
     disk = block_mount(rootfs)
     file_system = disk.type if disk else FILE_SYSTEM if trusted else ""
     kind = find_guest(guest.type)

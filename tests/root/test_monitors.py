@@ -1,0 +1,199 @@
+"""Monitors beside QEMU, with real sandboxes: user-mode Linux from the distribution's package, and Solo5's tenders where ``UNIKEEL_SOLO5`` names its built source tree."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+import unikeel
+from engine_leftovers import host_leftovers, records, wait_keeper_gone
+from engine_stages import PATIENCE, Stage, sample
+from samples import compiling
+from unikeel.errors import InvalidArgument, Unimplemented
+
+_STATE = unikeel.ContainerState
+#: A tree of Solo5's sources in which everything is built; its unikernels are in no package.
+SOLO5 = os.environ.get("UNIKEEL_SOLO5", "")
+_PATHS = f'[monitor]\nspt_path = "{SOLO5}/tenders/spt/solo5-spt"\n' if SOLO5 else ""
+
+_TOML = """\
+name = "{name}"
+type = "{guest}"
+monitor = "{monitor}"
+kernel = "{kernel}"
+{more}
+"""
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    directory = str(tmp_path_factory.mktemp("monitors"))
+    made = Stage(directory, config=_PATHS)
+    init = os.path.join(directory, "init")
+    compiling.program(("initrd/init.c", "guest-init/guest.c"), init)
+    with made.engine() as engine:
+        engine.load(sample("initrd"), name="initrd")
+        build(engine, directory, "block", "linux", "uml", {"init": init, "vmlinuz": "/dev/null"}, "/vmlinuz", _DISK)
+    return made
+
+
+_DISK = 'mount_rootfs = true\nentrypoint = ["/init"]'
+
+
+def build(
+    engine: unikeel.Engine,
+    directory: str,
+    name: str,
+    guest: str,
+    monitor: str,
+    files: dict[str, str],
+    kernel: str,
+    more: str = "",
+) -> None:
+    """An image whose root has these files (name → host path)."""
+    context = os.path.join(directory, f"context-{name}")
+    for place in ("dev", "proc", "sys"):
+        os.makedirs(os.path.join(context, "tree", place))
+    for file, path in files.items():
+        target = os.path.join(context, "tree", file)
+        shutil.copyfile(path, target)
+        os.chmod(target, 0o755)
+    with open(os.path.join(context, "image.toml"), "w", encoding="utf-8") as text:
+        text.write(_TOML.format(name=name, guest=guest, monitor=monitor, kernel=kernel, more=more))
+    engine.build(context)
+
+
+@pytest.fixture
+def engine(stage: Stage) -> Iterator[unikeel.Engine]:
+    """An engine; afterwards nothing may be left but images and boot files."""
+    stage.notices.clear()
+    with stage.engine() as engine:
+        yield engine
+        idents = []
+        for container in engine.containers(everything=True):
+            idents.append(container.id)
+            container.remove(force=True)
+    wait_keeper_gone(stage.root)
+    left = os.listdir(os.path.join(stage.root, "containers"))
+    assert [*left, *records(stage.root), *host_leftovers(stage.root, idents)] == []
+
+
+def output(container: unikeel.Container) -> str:
+    return b"".join(container.logs()).decode()
+
+
+def test_user_mode_linux_boots_an_initrd_confined_and_tells_its_exit(engine: unikeel.Engine) -> None:
+    """The image is one for QEMU: its kernel is not even read."""
+    options = unikeel.Options(monitor="uml", args=("two words",), env=("A=1",), memory=64 << 20)
+    container = engine.create("initrd", options)
+    for _ in range(2):
+        container.start(ready="console:hello from an initrd", seconds=PATIENCE)
+        assert container.wait(PATIENCE) == 0
+        assert {"argument: two words", "environment: A=1"} < set(output(container).splitlines())
+    found = container.inspect()
+    assert found["rootfs"] == {"kind": "initrd", "reason": "the image names the initrd /boot/initrd"}
+    assert found["strategy"] == "cache"
+    assert found["disk"] is None
+
+
+def test_user_mode_linux_with_the_snapshot_as_its_disk(engine: unikeel.Engine) -> None:
+    container = engine.create("block", unikeel.Options(args=("from a disk",), memory=64 << 20))
+    container.start(ready="console:argument: from a disk", seconds=PATIENCE)
+    assert container.wait(PATIENCE) == 0
+    found = container.inspect()
+    assert found["rootfs"] == {"kind": "snapshot", "reason": "mountRootfs, and linux can use ext4"}
+    assert found["strategy"] == "none"
+
+
+def waiting(engine: unikeel.Engine, powerdown: str) -> unikeel.Container:
+    """A guest that waits for ever."""
+    annotations = (("org.unikeel.powerdown", powerdown),)
+    options = unikeel.Options(monitor="uml", args=("wait",), memory=64 << 20, annotations=annotations)
+    container = engine.create("initrd", options)
+    container.start(ready="console:argument: wait", seconds=PATIENCE)
+    return container
+
+
+def test_it_runs_as_nobody_in_namespaces_of_its_own_and_only_its_own_tmp_can_be_written(engine: unikeel.Engine) -> None:
+    container = waiting(engine, "false")
+    pid = container.record.pid
+    with open(f"/proc/{pid}/status", encoding="utf-8") as file:
+        status = dict(line.split(":\t", 1) for line in file.read().splitlines() if ":\t" in line)
+    uid = str(container.inspect()["uid"])
+    assert status["Uid"].split() == [uid] * 4
+    assert (status["CapEff"], status["CapBnd"], status["NoNewPrivs"], status["Seccomp"]) == (
+        "0" * 16,
+        "0" * 16,
+        "1",
+        "2",
+    )
+    for kind in ("mnt", "pid", "net", "ipc", "uts"):
+        assert os.readlink(f"/proc/{pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
+    with open(f"/proc/{pid}/mountinfo", encoding="utf-8") as file:
+        writable = {line.split()[4] for line in file if "rw" in line.split()[5].split(",")}
+    assert writable - {"/proc"} == {"/tmp"}
+    container.kill(signal.SIGKILL)
+    assert container.wait(PATIENCE) == 137
+
+
+def test_the_power_button_of_user_mode_linux_ends_it(engine: unikeel.Engine) -> None:
+    container = waiting(engine, "true")
+    assert container.stop(PATIENCE) == 0
+    assert container.record.reason == ""
+
+
+def test_without_a_power_button_it_is_killed(engine: unikeel.Engine) -> None:
+    container = waiting(engine, "false")
+    assert container.stop(PATIENCE) == 137
+
+
+def test_what_user_mode_linux_cannot_do_is_said_before_anything_is_made(engine: unikeel.Engine) -> None:
+    with pytest.raises(InvalidArgument, match="the monitor uml has no user-mode networking"):
+        engine.create("initrd", unikeel.Options(monitor="uml", network="user"))
+    container = engine.create("initrd", unikeel.Options(monitor="uml", cpus=2))
+    with pytest.raises(InvalidArgument, match="a guest of uml can have 1 processor, not 2"):
+        container.start()
+    assert container.state is _STATE.CREATED
+    with pytest.raises(Unimplemented, match="'hyperlight-unikraft' is known but not offered"):
+        engine.create(
+            "initrd",
+            unikeel.Options(
+                annotations=(
+                    ("com.urunc.unikernel.unikernelType", "unikraft"),
+                    ("com.urunc.unikernel.hypervisor", "hyperlight-unikraft"),
+                )
+            ),
+        )
+
+
+if SOLO5:
+
+    def run(engine: unikeel.Engine, stage: Stage, monitor: str, test: str, more: str = "") -> tuple[int, str]:
+        """A unikernel of Solo5's own tests; its exit code and what it printed."""
+        suffix = "virtio" if monitor == "qemu" else monitor
+        name = f"{test.replace('_', '-')}-{suffix}"
+        file = f"{test}.{suffix}"
+        build(
+            engine, stage.directory, name, "mirage", monitor, {file: f"{SOLO5}/tests/{test}/{file}"}, f"/{file}", more
+        )
+        container = engine.create(name, unikeel.Options(network="none", memory=64 << 20))
+        container.start(seconds=PATIENCE)
+        return container.wait(PATIENCE), output(container)
+
+    @pytest.mark.parametrize("monitor", ["spt", "qemu"])
+    def test_a_unikernel_of_solo5_says_what_it_was_told(engine: unikeel.Engine, stage: Stage, monitor: str) -> None:
+        code, printed = run(engine, stage, monitor, "test_hello", 'entrypoint = ["Hello_Solo5"]')
+        assert (code, "SUCCESS" in printed, "Command line is: 'Hello_Solo5'" in printed) == (0, True, True)
+
+    def test_a_unikernel_of_solo5_reads_and_writes_its_snapshot(engine: unikeel.Engine, stage: Stage) -> None:
+        code, printed = run(engine, stage, "spt", "test_blk", "mount_rootfs = true")
+        assert (code, "SUCCESS" in printed) == (0, True)
+
+    def test_the_tenders_own_filter_is_inside_of_ours(engine: unikeel.Engine, stage: Stage) -> None:
+        """It makes a system call that it may not: SIGSYS, not an error that it could ignore."""
+        code, printed = run(engine, stage, "spt", "test_seccomp")
+        assert (code, "SUCCESS" in printed) == (128 + signal.SIGSYS, False)
