@@ -34,8 +34,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml setup.py
 	$(BIN)/python -m pip uninstall -q -y setuptools
 	touch $@
 
-launcher: ## the launcher, which containerd executes, into build/launcher (with gcc)
+launcher: ## what is written in C: the launcher, which containerd executes, into build/launcher, and the guests' init into build/init (with gcc)
 	@PYTHONPATH=src $(PYTHON) -m unikeel.shim.launcher.building build/launcher/containerd-shim-unikeel-v2
+	@PYTHONPATH=src $(PYTHON) -m unikeel.guests.init.building build/init/unikeel-init
 
 bytecode: venv
 	@$(BIN)/python -m compileall -q src

@@ -60,6 +60,8 @@ class Config(NamedTuple):
     snapshotter_workers: int
     snapshotter_spares: int
     snapshotter_spares_total: int
+    kernel_image: str
+    kernel_modules: str
     monitor_machine: str
     monitor_accel: str
     monitor_memory: int
@@ -174,6 +176,18 @@ KEYS: Final = (
         "The most snapshots that a thin pool has ready in advance for one parent: as many as were wanted of it lately. 0: none.",
     ),
     Key("snapshotter.spares_total", number(0, 4096), 32, "The most of them in the pool."),
+    Key(
+        "kernel.image",
+        OPTIONAL_PATH,
+        "",
+        "The kernel of `--kernel default`. Empty: the newest `/boot/vmlinuz-VERSION` that has `/lib/modules/VERSION`.",
+    ),
+    Key(
+        "kernel.modules",
+        OPTIONAL_PATH,
+        "",
+        "The directory of its modules, with `modules.dep`. Empty: `/lib/modules/VERSION` of that kernel.",
+    ),
     Key(
         "monitor.machine",
         choice("auto", "microvm", "q35"),

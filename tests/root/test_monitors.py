@@ -1,14 +1,21 @@
-"""Monitors beside QEMU, with real sandboxes: user-mode Linux from the distribution's package, and Solo5's tenders where ``UNIKEEL_SOLO5`` names its built source tree."""
+"""Monitors beside QEMU, with real sandboxes: user-mode Linux from the distribution's package, Solo5's tenders where ``UNIKEEL_SOLO5`` names its built source tree, Unikraft
+where ``UNIKEEL_UNIKRAFT`` names a kernel of its."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
 import shutil
 import signal
+import subprocess
+import tarfile
 from collections.abc import Iterator
 
 import pytest
 
+import installed_kernel
 import unikeel
 from engine_leftovers import host_leftovers, records, wait_keeper_gone
 from engine_stages import PATIENCE, Stage, sample
@@ -18,7 +25,74 @@ from unikeel.errors import InvalidArgument, Unimplemented
 _STATE = unikeel.ContainerState
 #: A tree of Solo5's sources in which everything is built; its unikernels are in no package.
 SOLO5 = os.environ.get("UNIKEEL_SOLO5", "")
+#: A kernel of Unikraft's that prints its arguments and ends (app-helloworld).
+UNIKRAFT = os.environ.get("UNIKEEL_UNIKRAFT", "")
 _PATHS = f'[monitor]\nspt_path = "{SOLO5}/tenders/spt/solo5-spt"\n' if SOLO5 else ""
+
+#: What the ordinary image's program does: says what it is given, and what its words ask for.
+_TELLER = r"""
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <ifaddrs.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static void ended(int signal)
+{
+    (void)signal;
+    static const char words[] = "asked to end\n";
+    if (write(1, words, sizeof words - 1) > 0)
+        _exit(3);
+}
+
+static void network(void)
+{
+    char line[256];
+    struct ifaddrs *all;
+    FILE *file = fopen("/etc/resolv.conf", "r");
+    if (getifaddrs(&all))
+        return;
+    for (struct ifaddrs *one = all; one; one = one->ifa_next)
+        if (one->ifa_addr && one->ifa_addr->sa_family == AF_INET)
+            printf("address %s\n", inet_ntoa(((struct sockaddr_in *)one->ifa_addr)->sin_addr));
+    while (file && fgets(line, sizeof line, file))
+        fputs(line, stdout);
+}
+
+int main(int argc, char **argv)
+{
+    char text[256];
+    int status = 0;
+    printf("process %d of %d\n", getpid() > 1 ? 2 : 1, getppid());
+    printf("user %d group %d\n", getuid(), getgid());
+    printf("directory %s\n", getcwd(text, sizeof text));
+    gethostname(text, sizeof text);
+    printf("host %s\n", text);
+    for (char **variable = environ; *variable; variable++)
+        printf("variable %s\n", *variable);
+    for (int i = 1; i < argc; i++) {
+        printf("argument %s\n", argv[i]);
+        if (!strncmp(argv[i], "exit=", 5))
+            status = atoi(argv[i] + 5);
+        if (!strcmp(argv[i], "network"))
+            network();
+        if (!strcmp(argv[i], "wait")) {
+            signal(SIGTERM, ended);
+            puts("waiting");
+            fflush(stdout);
+            for (;;)
+                pause();
+        }
+    }
+    fflush(stdout);
+    return status;
+}
+"""
 
 _TOML = """\
 name = "{name}"
@@ -42,6 +116,45 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 
 _DISK = 'mount_rootfs = true\nentrypoint = ["/init"]'
+
+
+def docker_archive(path: str, program: str) -> str:
+    """An image of one layer with this program at /bin/teller, which runs as a user with a name."""
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as archive:
+        for name in ("bin", "etc", "dev", "proc", "sys", "tmp"):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(entry)
+        with open(program, "rb") as file:
+            add(archive, "bin/teller", file.read(), 0o755)
+        add(archive, "etc/passwd", b"root:x:0:0::/:/bin/sh\napp:x:1000:1000::/:/bin/sh\n")
+        add(archive, "etc/group", b"root:x:0:\nextra:x:77:\n")
+    configuration = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {
+            "Entrypoint": ["teller"],
+            "Env": ["PATH=/sbin:/bin", "A=1"],
+            "User": "app:extra",
+            "WorkingDir": "/work/sub",
+        },
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer.getvalue()).hexdigest()}"]},
+    }
+    text = json.dumps(configuration).encode()
+    name = f"{hashlib.sha256(text).hexdigest()}.json"
+    manifest = [{"Config": name, "RepoTags": ["ordinary:latest"], "Layers": ["layer.tar"]}]
+    with tarfile.open(path, "w") as archive:
+        add(archive, name, text)
+        add(archive, "layer.tar", layer.getvalue())
+        add(archive, "manifest.json", json.dumps(manifest).encode())
+    return path
+
+
+def add(archive: tarfile.TarFile, name: str, data: bytes, mode: int = 0o644) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(data), mode
+    archive.addfile(entry, io.BytesIO(data))
 
 
 def build(
@@ -151,6 +264,71 @@ def test_without_a_power_button_it_is_killed(engine: unikeel.Engine) -> None:
     assert container.stop(PATIENCE) == 137
 
 
+@pytest.fixture(scope="module")
+def ordinary(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An ordinary image in a Docker archive: one static program, which tells what it is given."""
+    directory = tmp_path_factory.mktemp("ordinary")
+    source, teller = directory / "teller.c", str(directory / "teller")
+    source.write_text(_TELLER)
+    subprocess.run(["gcc", "-static", "-O1", "-o", teller, str(source)], check=True, timeout=300)
+    return docker_archive(str(directory / "ordinary.tar"), teller)
+
+
+def test_an_ordinary_image_runs_with_our_own_init(engine: unikeel.Engine, ordinary: str) -> None:
+    options = unikeel.Options(
+        guest="linux",
+        kernel="default",
+        monitor="uml",
+        memory=64 << 20,
+        args=("two words", "exit=7"),
+        env=('Q="quoted"',),
+    )
+    container = engine.create(f"docker-archive:{ordinary}", options)
+    container.start(seconds=PATIENCE)
+    assert container.wait(PATIENCE) == 7
+    told = output(container).replace("\r", "").splitlines()
+    assert {
+        "process 2 of 1",
+        "user 1000 group 77",
+        "directory /work/sub",
+        f"host {container.name}",
+        "argument two words",
+        'variable Q="quoted"',
+        "variable A=1",
+    } <= set(told)
+    assert container.inspect()["rootfs"] == {"kind": "snapshot", "reason": "mountRootfs, and linux can use ext4"}
+
+
+def test_its_program_is_asked_to_end_and_then_the_guest_powers_off(engine: unikeel.Engine, ordinary: str) -> None:
+    options = unikeel.Options(guest="linux", kernel="default", monitor="uml", memory=64 << 20, args=("wait",))
+    container = engine.create(f"docker-archive:{ordinary}", options)
+    container.start(ready="console:waiting", seconds=PATIENCE)
+    assert container.stop(PATIENCE) == 0
+    assert "asked to end" in output(container)
+
+
+def test_the_distributions_kernel_boots_it_on_qemu(stage: Stage, ordinary: str) -> None:
+    """Its drivers come from the package, in the order of modules.dep; the network is up when the program begins."""
+    root = os.path.join(stage.directory, "host")
+    installed_kernel.install(root)
+    with open(stage.config, encoding="utf-8") as file:
+        text = file.read()
+    config = os.path.join(stage.directory, "kernel.toml")
+    with open(config, "w", encoding="utf-8") as file:
+        file.write(f'{text}[kernel]\nimage = "{root}/boot/vmlinuz-{installed_kernel.VERSION}"\n')
+        file.write(f'modules = "{root}/lib/modules/{installed_kernel.VERSION}"\n')
+    with unikeel.Engine(stage.root, config=config) as engine:
+        options = unikeel.Options(guest="linux", kernel="default", network="user", args=("network", "exit=7"))
+        container = engine.create(f"docker-archive:{ordinary}", options)
+        try:
+            container.start(seconds=PATIENCE)
+            assert container.wait(PATIENCE) == 7
+            told = output(container).replace("\r", "").splitlines()
+            assert {"user 1000 group 77", "address 10.0.2.15", "nameserver 10.0.2.3"} <= set(told)
+        finally:
+            container.remove(force=True)
+
+
 def test_what_user_mode_linux_cannot_do_is_said_before_anything_is_made(engine: unikeel.Engine) -> None:
     with pytest.raises(InvalidArgument, match="the monitor uml has no user-mode networking"):
         engine.create("initrd", unikeel.Options(monitor="uml", network="user"))
@@ -168,6 +346,17 @@ def test_what_user_mode_linux_cannot_do_is_said_before_anything_is_made(engine: 
                 )
             ),
         )
+
+
+if UNIKRAFT:
+
+    def test_unikraft_says_what_it_was_told(engine: unikeel.Engine, stage: Stage) -> None:
+        build(engine, stage.directory, "unikraft", "unikraft", "qemu", {"kernel": UNIKRAFT}, "/kernel")
+        options = unikeel.Options(network="none", memory=64 << 20, args=("some", "words"))
+        container = engine.create("unikraft", options)
+        container.start(seconds=PATIENCE)
+        assert container.wait(PATIENCE) == 0
+        assert '"some" "words"' in output(container)
 
 
 if SOLO5:

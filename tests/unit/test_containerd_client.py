@@ -167,7 +167,7 @@ def test_what_is_there_is_not_written_again_but_labelled() -> None:
 
 
 def test_a_locked_reference_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unikeel.containerd.content._PATIENCE", 0.3)
+    monkeypatch.setattr("unikeel.containerd.content._PATIENCE", 60.0)
 
     async def test() -> None:
         fake = Fake()
@@ -178,6 +178,7 @@ def test_a_locked_reference_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> No
             fake.locked.clear()
             await writing
             fake.locked.add("q")
+            monkeypatch.setattr("unikeel.containerd.content._PATIENCE", 0.05)
             with pytest.raises(Unavailable, match="locked"):
                 await containerd.content.write("q", b"y", _digest(b"y"))
 

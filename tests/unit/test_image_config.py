@@ -221,6 +221,7 @@ configs = st.builds(
     powerdown=st.sampled_from([None, True, False]),
     net_device=st.sampled_from(["", "service", "x" * 67]),
     block_device=st.sampled_from(["", "storage", "9"]),
+    kernel=st.sampled_from(["", "default"]),
 )
 
 

@@ -17,6 +17,12 @@ OPTIONS: Final = (
     Option(("-e", "--env"), "set an environment variable of the guest: NAME=VALUE", "ENV", many=True),
     Option(("-m", "--memory"), "the guest's memory, such as 512MiB or 2g; rounded up to whole MiB", "SIZE"),
     Option(("--cpus",), "the guest's processors", "N"),
+    Option(("--guest",), "run an image that does not say how as this kind of guest; with --kernel", "TYPE"),
+    Option(
+        ("--kernel",),
+        "with --guest: the kernel, default (this host's, with unikeel's own init) or a path in the image",
+        "KERNEL",
+    ),
     Option(("--monitor",), "the monitor, instead of the image's", "NAME"),
     Option(("--machine",), "the machine that QEMU emulates", "NAME", choices=("microvm", "q35")),
     Option(("--accel",), "hardware virtualization or emulation", "NAME", choices=("auto", "kvm", "tcg")),
@@ -26,7 +32,11 @@ OPTIONS: Final = (
     Option(("--no-sandbox",), "run the monitor without confinement, as root: for a trial only"),
 )
 ARGUMENTS: Final = (
-    Argument("IMAGE", "name or digest of an image of the store", complete=IMAGES),
+    Argument(
+        "IMAGE",
+        "name or digest of an image of the store; or an archive to load first: docker-archive:FILE, oci-archive:FILE, oci:DIRECTORY",
+        complete=IMAGES,
+    ),
     Argument("ARG", "arguments of the guest: all that follows the image, also words that begin with a dash", 0, None),
 )
 
@@ -39,6 +49,8 @@ def options(parsed: Parsed) -> Options:
         env=parsed.texts("env"),
         memory=parsed.size("memory"),
         cpus=parsed.number("cpus"),
+        guest=parsed.text("guest"),
+        kernel=parsed.text("kernel"),
         monitor=parsed.text("monitor"),
         boot_files=parsed.text("boot-files"),
         ports=tuple(ports.parse(text) for text in parsed.texts("publish")),

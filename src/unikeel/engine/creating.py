@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from unikeel.boot.contract import Choice, Source
+from unikeel.boot.contract import Choice
 from unikeel.engine.containers import Container, NewContainer, check_name
+from unikeel.engine.describing import guest_config, read_file
 from unikeel.engine.services import Services
 from unikeel.engine.settings import Options, Settings, whole_mib
 from unikeel.engine.timeline import Timeline
@@ -22,11 +22,11 @@ from unikeel.records.failpoint import failpoint
 
 if TYPE_CHECKING:
     from unikeel.guests.contract import Guest
+    from unikeel.images.users import User
     from unikeel.monitors.contract import Traits
 
 _MEMORY_MIN_MIB = 16
 _CPUS_MAX = 64
-_CONFIG_MAX = 1 << 20
 
 
 def create(
@@ -46,8 +46,9 @@ def create(
         parent = ensure_unpacked(services, image, progress)
         span.attributes["parent"] = parent
     with timeline.span("configuration"):
-        guest = _guest_config(services, image, options, parent, timeline)
-        settings = _settings(services, image, options, guest)
+        guest = guest_config(services, image, options, parent, timeline)
+        user = _user(services, image, options, guest, parent, timeline)
+        settings = _settings(services, image, options, guest, user)
     new = NewContainer(
         name=options.name,
         image=image.name or reference,
@@ -100,33 +101,18 @@ def _remove_directory(path: str) -> None:
         remove_tree(removed)
 
 
-def _guest_config(services: Services, image: Image, options: Options, parent: str, timeline: Timeline) -> GuestConfig:
-    """The unikernel configuration: of the options, the manifest, the labels, else the image's ``urunc.json``."""
-    from unikeel.model.image_config import choose
+def _user(
+    services: Services, image: Image, options: Options, guest: GuestConfig, parent: str, timeline: Timeline
+) -> User:
+    """Who the program in the guest runs as. :raise BadContent: the image names somebody who is not in it."""
+    from unikeel.images.users import User, resolve
 
-    def read_urunc_json() -> bytes | None:
-        from unikeel.boot.readers.contract import PathError, PathReason
-
-        source = Source(services.parent(parent), container="", rootfs=(), guest_ran=False, monitor_uid=0)
-        choice = Choice(options.boot_files or services.config.boot_strategy)
-        try:
-            return services.boot.read_file(source, "/urunc.json", choice, _CONFIG_MAX, timeline.note)
-        except PathError as error:
-            if error.reason is PathReason.MISSING:
-                return None
-            raise
-
-    given: Mapping[str, str] = dict(options.annotations)
-    guest = choose(given, image.annotations, image.labels, read_urunc_json, image.name or image.digest)
-    if guest is None:
-        raise BadContent(
-            f"{image.name or image.digest} is not a unikernel image: it has neither com.urunc.unikernel.* annotations nor /urunc.json",
-            "build one with `unikeel image build`, or run ordinary images with an ordinary runtime",
-        )
-    return guest._replace(monitor=options.monitor) if options.monitor else guest
+    if guest.type != "linux" or not image.user:
+        return User()
+    return resolve(image.user, lambda path: read_file(services, path, options, parent, timeline))
 
 
-def _settings(services: Services, image: Image, options: Options, guest: GuestConfig) -> Settings:
+def _settings(services: Services, image: Image, options: Options, guest: GuestConfig, user: User) -> Settings:
     from unikeel.guests import guest as find_guest
     from unikeel.model.names import check_pair
     from unikeel.model.rootfs import Able, choose_rootfs
@@ -175,6 +161,9 @@ def _settings(services: Services, image: Image, options: Options, guest: GuestCo
         initrd=choice.initrd,
         rootfs=choice.kind.value,
         rootfs_reason=choice.reason,
+        uid=user.uid,
+        gid=user.gid,
+        workdir=image.workdir,
     )
 
 

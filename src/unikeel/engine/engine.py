@@ -17,7 +17,7 @@ from unikeel.engine.reconcile import let_go, reconcile
 from unikeel.engine.services import Notice, Services
 from unikeel.engine.settings import Options
 from unikeel.engine.timeline import Timeline
-from unikeel.errors import FailedPrecondition, NotFound
+from unikeel.errors import FailedPrecondition, InvalidArgument, NotFound
 from unikeel.model.states import ContainerState
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Names the state root in the environment; ``--root`` wins over it, it wins over the configuration file.
 ROOT_VARIABLE = "UNIKEEL_ROOT"
+#: References to archives, of which a container can be made directly (the words are skopeo's).
+_ARCHIVES = ("docker-archive:", "oci-archive:")
 
 
 def silent(sentence: str) -> None:
@@ -190,15 +192,29 @@ class Engine:
         progress: Progress | None = None,
         timeline: Timeline | None = None,
     ) -> Container:
-        """Make a container of an image of the store, with a new writable snapshot. Nothing is left if this raises.
+        """Make a container of an image of the store, with a new writable snapshot. No container is left if this raises.
 
+        :param image: its name or digest; or ``docker-archive:FILE`` or ``oci-archive:FILE``, which is loaded first, and stays in the store.
         :raise NotFound: no such image. :raise AlreadyExists: the name is taken. :raise BadContent: no unikernel image, or a wrong one.
         :raise InvalidArgument: an option is out of range.
         """
         from unikeel.engine.creating import create
 
+        image = self._loaded(image, progress)
         record = create(self._services, image, options or Options(), timeline or Timeline(), progress)
         return Container(self._services, record.id)
+
+    def _loaded(self, reference: str, progress: Progress | None) -> str:
+        """The reference; of an archive, after loading it, its one image's digest. :raise InvalidArgument: it has several."""
+        prefix = next((prefix for prefix in _ARCHIVES if reference.startswith(prefix)), "")
+        if not prefix:
+            return reference
+        images = {image.digest for image in self.load(reference.removeprefix(prefix), progress=progress)}
+        if len(images) != 1:
+            raise InvalidArgument(
+                f"{reference} has {len(images)} images", "load it with `unikeel image load`, and name one of them"
+            )
+        return images.pop()
 
     def container(self, reference: str) -> Container:
         """By id, name, or an unambiguous beginning of an id. :raise NotFound: none or several."""

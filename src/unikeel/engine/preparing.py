@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from unikeel import monitors
 from unikeel.boot.contract import Acquired, Choice, HostMount, Source
 from unikeel.engine.containers import Container
+from unikeel.engine.initrds import complete
 from unikeel.engine.services import Services
 from unikeel.engine.settings import Settings
 from unikeel.engine.timeline import Timeline
@@ -55,15 +57,22 @@ def prepare(
     failpoint("start.disk")
     with timeline.span("plan"):
         network, helper = _network(services, settings, uid)
-        plan = _plan(container, settings, facts, accel, disk, network)
+        request = _request(container, settings, accel, disk, network)
+        own = boot.files["initrd"].fd.fileno() if "initrd" in boot.files else -1
+        kernel_fd = boot.files["kernel"].fd.fileno() if "kernel" in boot.files else -1
+        if settings.guest.kernel:
+            request, kernel_fd = _default_kernel(services, request, stack)
+        request, initrd_fd = complete(request, own, stack)
+        plan = _plan(request, facts)
         directory = services.layout.container(container.id)
         descriptors = {**_sockets(directory, plan, stack), **disk_fds}
         helper_fd, net = _helper_socket(helper, stack)
         if net >= 0:
             descriptors[FileRole.NET] = net
-        for role, name in ((FileRole.KERNEL, "kernel"), (FileRole.INITRD, "initrd")):
-            if name in boot.files:
-                descriptors[role] = boot.files[name].fd.fileno()
+        if kernel_fd >= 0:
+            descriptors[FileRole.KERNEL] = kernel_fd
+        if initrd_fd >= 0:
+            descriptors[FileRole.INITRD] = initrd_fd
         if plan.reopens and FileRole.DISK in descriptors:
             os.fchown(descriptors[FileRole.DISK], uid, uid)
         fds = tuple(descriptors[file.role] for file in plan.files)
@@ -85,7 +94,8 @@ def _acquire(services: Services, container: Container, settings: Settings, uid: 
         guest_ran=container.runs > 0,
         monitor_uid=uid,
     )
-    paths = {"kernel": settings.guest.binary} if find_monitor(settings.guest.monitor).traits.kernel else {}
+    own_kernel = bool(settings.guest.kernel) or not find_monitor(settings.guest.monitor).traits.kernel
+    paths = {} if own_kernel else {"kernel": settings.guest.binary}
     if settings.initrd:
         paths["initrd"] = settings.guest.initrd
     if not paths:
@@ -148,28 +158,44 @@ def _network(services: Services, settings: Settings, uid: int) -> tuple[UserNet 
     return net, tuple(user.helper_argv(user.find_passt(), net, settings.ports, uid))
 
 
-def _plan(
-    container: Container, settings: Settings, facts: Facts, accel: str, disk: DiskSpec | None, network: UserNet | None
-) -> LaunchPlan:
+def _request(
+    container: Container, settings: Settings, accel: str, disk: DiskSpec | None, network: UserNet | None
+) -> LaunchRequest:
     from unikeel.guests import guest
-    from unikeel.monitors import plan
 
-    machine = settings.machine or guest(settings.guest.type).machine(accel, settings.guest.machine)
-    request = LaunchRequest(
+    return LaunchRequest(
         name=container.name,
         guest=settings.guest,
         args=settings.args,
         env=settings.env,
         memory_mib=settings.memory_mib,
         vcpus=settings.cpus,
-        machine=machine,
+        machine=settings.machine or guest(settings.guest.type).machine(accel, settings.guest.machine),
         accel=accel,
         disk=disk,
         initrd=settings.initrd,
         network=network,
         hostname=container.name,
+        uid=settings.uid,
+        gid=settings.gid,
+        workdir=settings.workdir or "/",
     )
-    return plan(request, facts)
+
+
+def _plan(request: LaunchRequest, facts: Facts) -> LaunchPlan:
+    return monitors.plan(request, facts)
+
+
+def _default_kernel(services: Services, request: LaunchRequest, stack: ExitStack) -> tuple[LaunchRequest, int]:
+    """This host's kernel, and our init with its drivers; of a monitor that has a kernel of its own, just the init."""
+    from unikeel.engine import default_kernel
+    from unikeel.monitors import monitor
+
+    if not monitor(request.guest.monitor).traits.kernel:
+        return request._replace(own=default_kernel.own_init(None)), -1
+    kernel = default_kernel.find(services.config.kernel_image, services.config.kernel_modules)
+    opened = stack.enter_context(default_kernel.open_image(kernel))
+    return request._replace(own=default_kernel.own_init(kernel)), opened.fileno()
 
 
 def _sockets(directory: str, plan: LaunchPlan, stack: ExitStack) -> dict[FileRole, int]:

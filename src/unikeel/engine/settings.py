@@ -31,6 +31,9 @@ class Options(NamedTuple):
     sandbox: bool = True
     auto_remove: bool = False
     annotations: tuple[tuple[str, str], ...] = ()
+    #: The guest type of an image that is no unikernel image, and its kernel: ``default``, or a path in the image.
+    guest: str = ""
+    kernel: str = ""
 
 
 class Settings(NamedTuple):
@@ -52,6 +55,10 @@ class Settings(NamedTuple):
     #: What the guest's root file system is (:class:`unikeel.model.rootfs.Rootfs`), and why; empty in records of earlier versions.
     rootfs: str = ""
     rootfs_reason: str = ""
+    #: What the program in the guest runs as, and where, for guests that can be told.
+    uid: int = 0
+    gid: int = 0
+    workdir: str = ""
 
     def to_json(self) -> dict[str, object]:
         """As the record stores it."""

@@ -16,6 +16,15 @@ class Solo5Devices(NamedTuple):
     block: str = ""
 
 
+class Added(NamedTuple):
+    """What a guest wants to find in its initrd beyond the image's: an archive after that, or, of a guest that has no other, the whole of it."""
+
+    #: A cpio archive (:mod:`unikeel.model.cpio`).
+    archive: bytes = b""
+    #: Bytes that are the initrd, of no format that the kernel unpacks.
+    raw: bytes = b""
+
+
 class Guest(Protocol):
     """One kind of guest."""
 
@@ -73,6 +82,12 @@ class Guest(Protocol):
         :param wish: what the image says (:attr:`~unikeel.model.image_fields.GuestConfig.machine`), or an empty string.
         """
 
+    def added(self, request: LaunchRequest) -> Added:
+        """What it wants to find in its initrd, by the request as it was before there was any such thing.
+
+        :raises InvalidArgument: something cannot be said in it.
+        """
+
     def cmdline(self, request: LaunchRequest) -> str:
         """Its kernel command line.
 
@@ -91,6 +106,15 @@ def within(line: str, limit: int, guest: str) -> str:
             "give fewer arguments or variables",
         )
     return line
+
+
+class Plain:
+    """A guest that wants nothing more in its initrd."""
+
+    def added(self, request: LaunchRequest) -> Added:
+        """Nothing."""
+        del request
+        return Added()
 
 
 def joined(request: LaunchRequest) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from unikeel.guests.contract import Guest, Solo5Devices, joined, within
+from unikeel.guests.contract import Guest, Plain, Solo5Devices, joined, within
 from unikeel.model.plan import ExitRule, LaunchRequest
 from unikeel.model.rootfs import BlockSupport
 
@@ -16,7 +16,7 @@ from unikeel.model.rootfs import BlockSupport
 CMDLINE_LIMIT: Final = 4095
 
 
-class Generic:
+class Generic(Plain):
     """The guest type ``generic``."""
 
     name = "generic"

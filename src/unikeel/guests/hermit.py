@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from unikeel.guests.contract import Guest, Solo5Devices, joined, within
+from unikeel.guests.contract import Guest, Plain, Solo5Devices, joined, within
 from unikeel.model.plan import ExitRule, LaunchRequest
 from unikeel.model.rootfs import BlockSupport
 
 CMDLINE_LIMIT: Final = 2047
 
 
-class Hermit:
+class Hermit(Plain):
     """The guest type ``hermit``."""
 
     name = "hermit"

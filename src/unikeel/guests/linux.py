@@ -2,7 +2,7 @@
 
 ``panic=-1 console=ttyS0 quiet ROOT NETWORK VARIABLES… init=PROGRAM -- ARGUMENTS…``
 
-What console and root disk are called depends on the monitor.
+What console and root disk are called depends on the monitor. With our own init, which is told the rest by a file, the line is only ``… quiet rdinit=/init``.
 
 The kernel hands ``NAME=value`` words that it does not know to init as environment, and everything after ``--`` as arguments
 (Documentation/admin-guide/kernel-parameters.rst). Its splitting (lib/cmdline.c, next_arg) knows white space and double quotes, and
@@ -16,7 +16,9 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from unikeel.errors import InvalidArgument
-from unikeel.guests.contract import Guest, Solo5Devices, within
+from unikeel.guests import own_init, urunit
+from unikeel.guests.contract import Added, Guest, Solo5Devices, within
+from unikeel.model import cpio
 from unikeel.model.names import quote
 from unikeel.model.plan import ExitRule, LaunchRequest, Net
 from unikeel.model.rootfs import BlockSupport
@@ -69,31 +71,80 @@ class Linux:
         """
         return "microvm" if wish == "microvm" and accel == "kvm" else "q35"
 
+    def added(self, request: LaunchRequest) -> Added:
+        """Our own init with all that it needs; or ``urunit``'s configuration, in an archive after the image's initrd, or as the initrd where the image has none."""
+        if request.own is not None:
+            return Added(archive=own_init.archive(request, _board(request).disk))
+        if not _is_configured(request):
+            return Added()
+        content = urunit.configuration(request)
+        if request.initrd:
+            return Added(archive=cpio.archive({urunit.PATH: cpio.File(content, urunit.MODE)}))
+        return Added(raw=content)
+
     def cmdline(self, request: LaunchRequest) -> str:
         """The kernel command line, at most 2047 bytes."""
         return within(" ".join(_words(request)), CMDLINE_LIMIT, self.name)
 
 
+def _board(request: LaunchRequest) -> _Board:
+    return _BOARDS.get(request.guest.monitor, _USUAL)
+
+
 def _words(request: LaunchRequest) -> Iterator[str]:
-    board = _BOARDS.get(request.guest.monitor, _USUAL)
+    board = _board(request)
     yield from ("panic=-1", f"console={board.console}", *board.more, "quiet")
+    if request.own is not None:
+        yield "rdinit=/init"
+        return
     yield from _root(request, board)
     if request.network is not None:
         yield _ip(request.network, request.hostname)
+    if _is_configured(request):
+        yield from _urunit(request)
+    else:
+        yield from _variables(request)
+    yield from _init(request)
+
+
+def _is_configured(request: LaunchRequest) -> bool:
+    """Whether ``urunit`` gets a configuration file. Behind an initrd that only loads the disk it would not find one: it is told by the line then."""
+    is_behind_loader = request.disk is not None and request.initrd and not request.retained
+    return urunit.is_urunit(request) and not is_behind_loader
+
+
+def _urunit(request: LaunchRequest) -> Iterator[str]:
+    """Where its configuration is (:attr:`LaunchRequest.retained`: it is the initrd), and whether it must make a route to the gateway itself."""
+    if request.retained:
+        yield from ("retain_initrd", f"URUNIT_CONFIG={urunit.RETAINED}")
+    else:
+        yield f"URUNIT_CONFIG={urunit.PATH}"
+    if request.network is not None and not reaches_gateway(request.network):
+        yield "URUNIT_DEFROUTE=1"
+
+
+def reaches_gateway(network: Net) -> bool:
+    """Whether the gateway is in the guest's own network."""
+    import ipaddress
+
+    own = ipaddress.IPv4Interface(f"{network.address}/{network.prefix}").network
+    return ipaddress.IPv4Address(network.gateway) in own
+
+
+def _variables(request: LaunchRequest) -> Iterator[str]:
     if len(request.env) > VARIABLES_LIMIT:
         raise InvalidArgument(f"Linux takes at most {VARIABLES_LIMIT} environment variables, not {len(request.env)}")
     for variable in request.env:
         if not variable.partition("=")[0] or "=" not in variable:
             raise InvalidArgument(f"{quote(variable)} is not an environment variable", "write NAME=value")
         yield _double_quoted(variable)
-    yield from _init(request)
 
 
 def _root(request: LaunchRequest, board: _Board) -> Iterator[str]:
     """A disk is the root even if there is an initrd: that one only loads it (org.unikeel.rootfs=block)."""
     if request.disk is not None:
         yield from (f"root={board.disk}", "ro" if request.disk.read_only else "rw")
-    elif request.initrd:
+    elif request.initrd and not request.retained:
         yield from ("root=/dev/ram0", "rw")
 
 
@@ -111,8 +162,8 @@ def _init(request: LaunchRequest) -> Iterator[str]:
         return
     if len(argv) > ARGUMENTS_LIMIT + 1:
         raise InvalidArgument(f"Linux takes at most {ARGUMENTS_LIMIT} arguments, not {len(argv) - 1}")
-    quoted = _single_quoted if "urunit" in argv[0] else _double_quoted
-    is_initrd_root = request.initrd and request.disk is None
+    quoted = _single_quoted if urunit.is_urunit(request) else _double_quoted
+    is_initrd_root = request.initrd and not request.retained and request.disk is None
     yield ("rdinit=" if is_initrd_root else "init=") + quoted(argv[0])
     if argv[1:]:
         yield "--"

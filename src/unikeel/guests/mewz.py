@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from unikeel.guests.contract import Guest, Solo5Devices, within
+from unikeel.guests.contract import Guest, Plain, Solo5Devices, within
 from unikeel.model.plan import ExitRule, LaunchRequest
 from unikeel.model.rootfs import BlockSupport
 
 CMDLINE_LIMIT: Final = 2047
 
 
-class Mewz:
+class Mewz(Plain):
     """The guest type ``mewz``."""
 
     name = "mewz"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from unikeel.guests.contract import Guest, Solo5Devices, joined, within
+from unikeel.guests.contract import Guest, Plain, Solo5Devices, joined, within
 from unikeel.model.plan import ExitRule, LaunchRequest
 from unikeel.model.rootfs import BlockSupport
 
@@ -17,7 +17,7 @@ from unikeel.model.rootfs import BlockSupport
 CMDLINE_LIMIT: Final = 8191
 
 
-class Mirage:
+class Mirage(Plain):
     """The guest type ``mirage``."""
 
     name = "mirage"

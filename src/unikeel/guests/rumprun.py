@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
-from unikeel.guests.contract import Guest, Solo5Devices, joined, within
+from unikeel.guests.contract import Guest, Plain, Solo5Devices, joined, within
 from unikeel.model.plan import ExitRule, LaunchRequest, Net
 from unikeel.model.rootfs import BlockSupport
 
@@ -23,7 +23,7 @@ _PREFIX: Final = "1"
 _MOUNT_POINT: Final = "/data"
 
 
-class Rumprun:
+class Rumprun(Plain):
     """The guest type ``rumprun``."""
 
     name = "rumprun"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from unikeel.errors import BadContent, InvalidArgument
-from unikeel.guests.contract import Guest, Solo5Devices, joined, within
+from unikeel.guests.contract import Guest, Plain, Solo5Devices, joined, within
 from unikeel.model.names import quote
 from unikeel.model.plan import ExitRule, LaunchRequest, Net
 from unikeel.model.rootfs import BlockSupport
@@ -25,7 +25,7 @@ CURRENT: Final = (0, 16, 1)
 _FIRST_WORD: Final = "Unikraft"
 
 
-class Unikraft:
+class Unikraft(Plain):
     """The guest type ``unikraft``."""
 
     name = "unikraft"
@@ -37,7 +37,7 @@ class Unikraft:
     environment = True
     shared: tuple[str, ...] = ("9p",)
     modern = False
-    exit = ExitRule.DEBUG_EXIT
+    exit = ExitRule.SOLO5_EXIT
     devices = Solo5Devices()
     powerdown = False
 

@@ -36,6 +36,8 @@ class GuestConfig(NamedTuple):
     #: What Solo5's manifest in the kernel calls its network and its block device; empty: as its type usually does.
     net_device: str = ""
     block_device: str = ""
+    #: ``default``: the host's kernel boots it, with our init; :attr:`binary` says nothing then.
+    kernel: str = ""
 
 
 def _text(value: str) -> str:
@@ -101,6 +103,9 @@ class Field(NamedTuple):
     parse: Callable[[str], str | bool]
 
 
+#: What :attr:`GuestConfig.binary` is where the host's kernel is booted.
+NO_BINARY: Final = "none"
+
 #: Every annotation that is read: its full name, the field it fills, and how its text is checked.
 FIELDS: Final[dict[str, Field]] = {
     PREFIX + "unikernelType": Field("type", str),
@@ -117,6 +122,7 @@ FIELDS: Final[dict[str, Field]] = {
     OWN_PREFIX + "powerdown": Field("powerdown", _boolean),
     PREFIX + "solo5NetDev": Field("net_device", _device),
     PREFIX + "solo5BlkDev": Field("block_device", _device),
+    OWN_PREFIX + "kernel": Field("kernel", _one_of("default")),
 }
 #: Without all of these, annotations are not a configuration.
 REQUIRED: Final = (PREFIX + "unikernelType", PREFIX + "hypervisor", PREFIX + "binary")

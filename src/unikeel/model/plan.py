@@ -15,7 +15,7 @@ from unikeel.model.image_fields import GuestConfig
 FIRST_FD: Final = 3
 #: What a container's exit status is if the monitor failed, not the guest: as ``docker run`` has it.
 MONITOR_FAILED: Final = 125
-#: What a guest of Solo5 for virtio writes to isa-debug-exit at its end.
+#: What guests of Solo5 for virtio and of Unikraft write to isa-debug-exit at their end.
 SOLO5_ENDED: Final = 41
 
 
@@ -51,7 +51,8 @@ class ExitRule(Enum):
 
     #: QEMU's isa-debug-exit: a guest that writes v makes QEMU exit with 2v+1; an orderly power-off is 0.
     DEBUG_EXIT = "debug-exit"
-    #: The same device as Solo5 for virtio uses it: it always writes 41, however its program ended (Solo5, bindings/virtio/platform.c).
+    #: The same device as Solo5 for virtio and Unikraft use it: they write 41 at an orderly end, whatever their program's status was (Solo5,
+    #: bindings/virtio/platform.c; Unikraft writes 42 after a crash).
     SOLO5_EXIT = "solo5-exit"
     #: The monitor's status is the guest's.
     SAME = "same"
@@ -173,6 +174,13 @@ def netmask(prefix: int) -> str:
     return ".".join(str(bits >> shift & 0xFF) for shift in (24, 16, 8, 0))
 
 
+class OwnInit(NamedTuple):
+    """What turns an ordinary image into a guest: our init's program, and drivers (file name, content) in the order of loading."""
+
+    program: bytes
+    modules: tuple[tuple[str, bytes], ...] = ()
+
+
 class LaunchRequest(NamedTuple):
     """What is asked for."""
 
@@ -195,6 +203,14 @@ class LaunchRequest(NamedTuple):
     hostname: str = "unikeel"
     #: The guest's processors do not run before they are told to.
     halted: bool = False
+    #: The initrd is no file system, but something that the guest reads by itself (:class:`unikeel.guests.contract.Added`).
+    retained: bool = False
+    #: What the program in the guest runs as, and where; guests that cannot be told run it as they always do.
+    uid: int = 0
+    gid: int = 0
+    workdir: str = "/"
+    #: The guest boots with our init and what it is told, instead of an init of the image's.
+    own: OwnInit | None = None
 
 
 def decode_exit(rule: ExitRule, monitor_status: int, *, stderr_empty: bool) -> int:

@@ -39,7 +39,7 @@ _TAIL: Final = """
 
 `uml` runs Linux guests without any virtualization, as a process (Debian: `apt-get install user-mode-linux`). It runs the kernel of that package, never one of an image: the
 kernel that the image names is not even read, its initrd or its snapshot is the root. It has one processor and, here, no network. The process is confined as every
-monitor is; beyond what others may it traces its guest's processes ([decision 16](decisions/0016-user-mode-linux.md)).
+monitor is; beyond what others may it traces its guest's processes ([decision 19](decisions/0019-user-mode-linux.md)).
 
 ## Exit status and stopping
 

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from unikeel import monitors
 from unikeel.boot.contract import Acquired, Choice, HostMount, Source
+from unikeel.engine.initrds import complete
 from unikeel.engine.launching import LAUNCH_SECONDS, Order
 from unikeel.engine.preparing import open_snapshot
 from unikeel.engine.tasks import Task
@@ -142,8 +144,6 @@ def _prepare(node: Node, wanted: Wanted, uid: int, timeline: Timeline, stack: Ex
     boot = stack.enter_context(_acquire(node, wanted, uid, timeline))
     failpoint("task.create.boot-files")
     descriptors = {FileRole.KERNEL: boot.files["kernel"].fd.fileno()}
-    if settings.initrd:
-        descriptors[FileRole.INITRD] = boot.files["initrd"].fd.fileno()
     disk: DiskSpec | None = None
     if settings.made:
         with timeline.span("disk", made=True) as span:
@@ -163,7 +163,12 @@ def _prepare(node: Node, wanted: Wanted, uid: int, timeline: Timeline, stack: Ex
         descriptors[FileRole.NET] = network.monitor_fd
     failpoint("task.create.network")
     with timeline.span("plan"):
-        plan = _plan(task, settings, facts, accel.accel, disk, network)
+        request = _request(task, settings, accel.accel, disk, network)
+        own = boot.files["initrd"].fd.fileno() if settings.initrd else -1
+        request, initrd_fd = complete(request, own, stack)
+        plan = monitors.plan(request, facts)
+        if initrd_fd >= 0:
+            descriptors[FileRole.INITRD] = initrd_fd
         descriptors |= _sockets(node.layout.container(task.ident), stack)
         fds = tuple(descriptors[file.role] for file in plan.files)
     with timeline.span("bundle"):
@@ -201,15 +206,12 @@ def _acquire(node: Node, wanted: Wanted, uid: int, timeline: Timeline) -> Acquir
     return acquired
 
 
-def _plan(
-    task: Task, settings: TaskSettings, facts: object, accel: str, disk: DiskSpec | None, network: Connected | None
-) -> LaunchPlan:
+def _request(
+    task: Task, settings: TaskSettings, accel: str, disk: DiskSpec | None, network: Connected | None
+) -> LaunchRequest:
     from unikeel.guests import guest
-    from unikeel.monitors import plan
-    from unikeel.monitors.contract import Facts
 
-    assert isinstance(facts, Facts)
-    request = LaunchRequest(
+    return LaunchRequest(
         name=task.id,
         guest=settings.guest,
         args=settings.args,
@@ -223,8 +225,10 @@ def _plan(
         network=network.net if network else None,
         hostname=settings.hostname,
         halted=True,
+        uid=settings.uid,
+        gid=settings.gid,
+        workdir=settings.workdir,
     )
-    return plan(request, facts)
 
 
 def _sockets(directory: str, stack: ExitStack) -> dict[FileRole, int]:

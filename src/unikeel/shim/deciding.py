@@ -55,6 +55,8 @@ class TaskSettings(NamedTuple):
     #: What the guest's root file system is (:class:`unikeel.model.rootfs.Rootfs`), and why.
     rootfs: str = ""
     rootfs_reason: str = ""
+    #: Where the program in the guest runs.
+    workdir: str = "/"
 
     def to_json(self) -> dict[str, object]:
         """What is recorded: enough to look after the task, and to show it."""
@@ -97,21 +99,13 @@ def decide(
     if asked.monitor:
         guest = guest._replace(monitor=asked.monitor)
         check_pair(guest.type, guest.monitor, name)
-    if not find_monitor(guest.monitor).traits.containerd:
-        raise Unimplemented(
-            f"the monitor {guest.monitor} of {name} does not run tasks of containerd",
-            "choose another with the annotation org.unikeel.monitor, or run the image with `unikeel run`",
-        )
+    _check_monitor(name, guest)
     disk = block_mount(rootfs)
     file_system = disk.type if disk else FILE_SYSTEM if trusted else ""
     kind = find_guest(guest.type)
     choice = choose_rootfs(guest, Able(kind.block, kind.initrd, file_system, _NOT_MADE))
     # What an annotation asks for is the guest's own, whatever the limit is.
-    limited = bool(spec.memory_limit) and not given.memory
-    try:
-        memory = resources.memory(asked.memory, config.sandbox_monitor_allowance, room if limited else None)
-    except InvalidArgument as error:
-        raise InvalidArgument(f"{error.message} ({name})", error.hint) from None
+    memory = _memory(name, asked.memory, config, room if spec.memory_limit and not given.memory else None)
     if not 1 <= asked.cpus <= resources.MOST_CPUS:
         raise InvalidArgument(f"{asked.cpus} processors are out of range for the guest of {name}")
     return TaskSettings(
@@ -135,7 +129,28 @@ def decide(
         on_top=memory.on_top,
         rootfs=choice.kind.value,
         rootfs_reason=choice.reason,
+        workdir=spec.workdir,
     )
+
+
+def _check_monitor(name: str, guest: GuestConfig) -> None:
+    """See that a monitor can run tasks, and this guest. :raise Unimplemented: it cannot, or is not offered."""
+    if guest.kernel:
+        raise Unimplemented(
+            f"the default kernel does not boot tasks of containerd, as {name} wishes", "use `unikeel run`"
+        )
+    if not find_monitor(guest.monitor).traits.containerd:
+        raise Unimplemented(
+            f"the monitor {guest.monitor} of {name} does not run tasks of containerd",
+            "choose another with the annotation org.unikeel.monitor, or run the image with `unikeel run`",
+        )
+
+
+def _memory(name: str, asked: int, config: Config, room: int | None) -> resources.Memory:
+    try:
+        return resources.memory(asked, config.sandbox_monitor_allowance, room)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{error.message} ({name})", error.hint) from None
 
 
 def _hostname(spec: Spec, name: str) -> str:

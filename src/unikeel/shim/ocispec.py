@@ -49,6 +49,7 @@ class Spec(NamedTuple):
     read_only: bool = False
     apart: bool = False
     resolv_conf: str = ""
+    workdir: str = "/"
 
     @property
     def is_pod_sandbox(self) -> bool:
@@ -98,6 +99,7 @@ def parse(data: bytes) -> Spec:
         annotations=_texts(top.get("annotations"), "annotations"),
         args=_strings(process.get("args"), "process.args"),
         env=_strings(process.get("env"), "process.env"),
+        workdir=_text(process.get("cwd"), "process.cwd") or "/",
         hostname=_text(top.get("hostname"), "hostname"),
         uid=_number(user.get("uid"), "process.user.uid"),
         gid=_number(user.get("gid"), "process.user.gid"),

@@ -1,0 +1,120 @@
+#include "files.h"
+#include "sys.h"
+#include "text.h"
+
+#include <asm/fcntl.h>
+#include <linux/mount.h>
+#include <linux/time_types.h>
+
+enum { PATH_SIZE = 512, DEVICE_STEPS = 20000, STEP_NS = 1000 * 1000, STANDARD = 0755 };
+
+static const char root[] = "/newroot";
+
+static bool mount_at(const char *type, const char *where, unsigned long flags, const char *data)
+{
+    CALL2(mkdir, where, STANDARD);
+    long result = CALL5(mount, type, where, type, flags, data);
+    if (result < 0 && result != -BUSY)
+        say("init: cannot mount ", where, ": error ", digits(-result), NULL);
+    return result >= 0;
+}
+
+void mount_system(void)
+{
+    mount_at("devtmpfs", "/dev", MS_NOSUID | MS_NOEXEC, NULL);
+    mount_at("proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    mount_at("sysfs", "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+}
+
+void load_modules(const struct settings *settings)
+{
+    for (char *const *name = settings->modules; *name; name++) {
+        char path[PATH_SIZE] = "/modules/";
+        append(path, sizeof path, *name);
+        long file = CALL3(open, path, O_RDONLY | O_CLOEXEC, 0);
+        long result = file < 0 ? file : CALL3(finit_module, file, "", 0);
+        if (result < 0 && result != -EXISTS)
+            say("init: cannot load ", *name, ": error ", digits(-result), NULL);
+        if (file >= 0)
+            CALL1(close, file);
+    }
+}
+
+static bool mount_disk(const struct settings *settings)
+{
+    static const struct __kernel_timespec step = {.tv_nsec = STEP_NS};
+    long result = -NO_ENTRY;
+    CALL2(mkdir, root, STANDARD);
+    for (int count = 0; count < DEVICE_STEPS && CALL2(access, settings->device, 0) < 0; count++)
+        CALL2(nanosleep, &step, NULL);
+    result = CALL5(mount, settings->device, root, settings->type, settings->read_only ? MS_RDONLY : 0, NULL);
+    if (result < 0)
+        say("init: cannot mount ", settings->device, " (", settings->type, "): error ", digits(-result), NULL);
+    return result >= 0;
+}
+
+bool enter_root(const struct settings *settings)
+{
+    static const char *const moved[] = {"/dev", "/proc", "/sys"};
+    if (!settings->device)
+        return true;
+    if (!mount_disk(settings))
+        return false;
+    for (size_t i = 0; i < sizeof moved / sizeof *moved; i++) {
+        char target[PATH_SIZE] = "";
+        append(target, sizeof target, root);
+        append(target, sizeof target, moved[i]);
+        CALL2(mkdir, target, STANDARD);
+        if (CALL5(mount, moved[i], target, NULL, MS_MOVE, NULL) < 0)
+            say("init: cannot move ", moved[i], NULL);
+    }
+    if (CALL1(chdir, root) < 0 || CALL5(mount, ".", "/", NULL, MS_MOVE, NULL) < 0 || CALL1(chroot, ".") < 0
+        || CALL1(chdir, "/") < 0) {
+        say("init: cannot enter the root file system", NULL);
+        return false;
+    }
+    return true;
+}
+
+bool write_file(const char *path, const char *text, int mode)
+{
+    /* Not through a link: it could lead out of the way of what is meant. */
+    long file = CALL3(open, path, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | (mode ? O_CREAT : 0), mode);
+    if (file < 0)
+        return false;
+    bool done = CALL3(write, file, text, length(text)) == (long)length(text);
+    CALL1(close, file);
+    return done;
+}
+
+void furnish(const struct settings *settings)
+{
+    static const char *const links[][2] = {
+        {"/proc/self/fd", "/dev/fd"},
+        {"/proc/self/fd/0", "/dev/stdin"},
+        {"/proc/self/fd/1", "/dev/stdout"},
+        {"/proc/self/fd/2", "/dev/stderr"},
+    };
+    mount_at("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "mode=620,ptmxmode=666");
+    mount_at("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
+    for (size_t i = 0; i < sizeof links / sizeof *links; i++)
+        CALL2(symlink, links[i][0], links[i][1]);
+    if (settings->host) {
+        CALL2(sethostname, settings->host, length(settings->host));
+        CALL2(mkdir, "/etc", STANDARD);
+        write_file("/etc/hostname", settings->host, 0644);
+    }
+    if (settings->dns) {
+        char text[PATH_SIZE] = "nameserver ";
+        append(text, sizeof text, settings->dns);
+        append(text, sizeof text, "\n");
+        if (!write_file("/etc/resolv.conf", text, 0644))
+            say("init: cannot write /etc/resolv.conf", NULL);
+    }
+}
+
+void settle_files(void)
+{
+    CALL0(sync);
+    CALL5(mount, NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
+}

@@ -1,0 +1,25 @@
+/* What the guest needs of file systems. */
+#ifndef FILES_H
+#define FILES_H
+
+#include "settings.h"
+
+/* /proc, /sys and /dev. */
+void mount_system(void);
+
+/* The drivers that the settings name. */
+void load_modules(const struct settings *settings);
+
+/* Make the disk the root; false, and said why, if that cannot be. Without a disk, nothing. */
+bool enter_root(const struct settings *settings);
+
+/* What programs expect beneath /dev and in /etc. */
+void furnish(const struct settings *settings);
+
+/* Everything to the disk, and nothing more after it. */
+void settle_files(void);
+
+/* Write a text into a file that exists, or is made if `mode` is not 0. */
+bool write_file(const char *path, const char *text, int mode);
+
+#endif

@@ -1,0 +1,29 @@
+/* What the guest is to be: /unikeel.conf, texts that each end with NUL and begin with a letter and a colon (unikeel/guests/own_init.py writes them). */
+#ifndef SETTINGS_H
+#define SETTINGS_H
+
+#include <stdbool.h>
+
+enum { MOST_WORDS = 4096, MOST_GROUPS = 64, MOST_MODULES = 128 };
+
+struct settings {
+    char *device; /* d: the disk that is the root; NULL: this file system is */
+    char *type; /* t: its file system */
+    bool read_only; /* r: */
+    char *host; /* h: */
+    char *interface; /* i: ADDRESS/PREFIX of eth0 */
+    char *gateway; /* g: */
+    char *dns; /* n: */
+    char *directory; /* w: where the program runs */
+    long user, group; /* u: p: */
+    int groups[MOST_GROUPS]; /* s: */
+    int group_count;
+    char *modules[MOST_MODULES + 1]; /* m: files in /modules, in the order of loading */
+    char *variables[MOST_WORDS + 1]; /* e: NAME=VALUE */
+    char *arguments[MOST_WORDS + 1]; /* a: the program and its arguments */
+};
+
+/* Read it; false, and said why, if there is something wrong. */
+bool read_settings(struct settings *settings);
+
+#endif

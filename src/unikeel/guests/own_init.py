@@ -1,0 +1,73 @@
+"""The archive that makes an ordinary container image a guest: our own init, what it is told, and the drivers that it loads.
+
+The init is a static program of ours (``guests/init``). It is told everything in one file, texts that each begin with a letter and a colon and end with NUL, since a
+kernel command line has limits, and quotes. The letters are those of ``init/settings.h``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from unikeel.errors import InvalidArgument
+from unikeel.model import cpio
+from unikeel.model.names import quote
+from unikeel.model.plan import LaunchRequest
+
+SETTINGS: Final = "/unikeel.conf"
+MODULES: Final = "/modules"
+#: As ``MOST_WORDS`` and ``MOST_GROUPS`` of ``init/settings.h``.
+WORDS_LIMIT: Final = 4096
+#: The file system that containers' disks have.
+_FILE_SYSTEM: Final = "ext4"
+
+
+def archive(request: LaunchRequest, disk: str) -> bytes:
+    """The archive, for a request that has :attr:`~unikeel.model.plan.LaunchRequest.own`.
+
+    :param disk: what the root disk is called in the guest. :raises InvalidArgument: there is no program to run, or a value has a NUL.
+    """
+    own = request.own
+    assert own is not None
+    files = {
+        "/init": cpio.File(own.program, 0o755),
+        SETTINGS: cpio.File(settings(request, disk), 0o400),
+        **{f"{MODULES}/{name}": cpio.File(data, 0o400) for name, data in own.modules},
+    }
+    return cpio.archive(files)
+
+
+def settings(request: LaunchRequest, disk: str) -> bytes:
+    """What the init is told; parameters and errors as of :func:`archive`."""
+    if not request.args:
+        raise InvalidArgument(
+            "the image names no program to run, and none is given", "give one: unikeel run IMAGE PROGRAM…"
+        )
+    if len(request.args) > WORDS_LIMIT or len(request.env) > WORDS_LIMIT:
+        raise InvalidArgument(f"a guest takes at most {WORDS_LIMIT} arguments and as many variables")
+    return b"".join(_text(letter, value) for letter, value in _texts(request, disk))
+
+
+def _texts(request: LaunchRequest, disk: str) -> Iterator[tuple[str, str]]:
+    yield from (("h", request.hostname), ("w", request.workdir), ("u", str(request.uid)), ("p", str(request.gid)))
+    if request.disk is not None:
+        yield from (("d", disk), ("t", _FILE_SYSTEM))
+        if request.disk.read_only:
+            yield ("r", "")
+    network = request.network
+    if network is not None:
+        yield from (("i", f"{network.address}/{network.prefix}"), ("g", network.gateway))
+        if network.dns:
+            yield ("n", network.dns)
+    for name, _ in request.own.modules if request.own else ():
+        yield ("m", name)
+    for variable in request.env:
+        yield ("e", variable)
+    for word in request.args:
+        yield ("a", word)
+
+
+def _text(letter: str, value: str) -> bytes:
+    if "\0" in value:
+        raise InvalidArgument(f"{quote(value)} cannot be passed to a guest: it contains a NUL")
+    return f"{letter}:{value}".encode(errors="surrogateescape") + b"\0"
