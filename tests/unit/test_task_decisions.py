@@ -330,3 +330,21 @@ def test_a_task_goes_only_forward() -> None:
             with pytest.raises(FailedPrecondition, match=before.value):
                 check("t", before, after)
     assert TRANSITIONS[TaskState.STOPPED] == {TaskState.DELETING}
+
+
+@pytest.mark.parametrize("monitor", ["uml", "firecracker"])
+def test_a_monitor_that_cannot_wait_runs_no_task(monitor: str) -> None:
+    guest = GuestConfig("linux", monitor, "/k", initrd="/i")
+    with pytest.raises(Unimplemented, match=f"the monitor {monitor} of t does not run tasks of containerd"):
+        decide("t", Spec(), guest, Wishes(), defaults(), [])
+
+
+def test_a_pod_that_does_not_pay_for_the_monitor_has_the_guest_pay() -> None:
+    spec = Spec(memory_limit=256 << 20, cpu={"cpus": "0-2"})
+    settings = decide("t", spec, _GUEST, Wishes(), defaults(), [_EXT4], room=256 << 20)
+    assert (settings.memory_mib, settings.allowance, settings.on_top, settings.cpus) == (128, 128 << 20, 0, 3)
+    settings = decide("t", spec, _GUEST, Wishes(), defaults(), [_EXT4], room=384 << 20)
+    assert (settings.memory_mib, settings.allowance, settings.on_top) == (256, 128 << 20, 128 << 20)
+    asked = spec._replace(annotations={"org.unikeel.memory": "64MiB"})
+    assert decide("t", asked, _GUEST, Wishes(), defaults(), [_EXT4], room=1 << 20).memory_mib == 64
+    assert (settings.rootfs, settings.rootfs_reason) == ("snapshot", "mountRootfs, and generic can use ext4")
