@@ -147,7 +147,7 @@ def test_shared_files(
     filtered: bool,
 ) -> None:
     if not filtered:
-        monkeypatch.setattr("unikeel.sandbox.spec.profile", lambda: {"defaultAction": "SCMP_ACT_ALLOW"})
+        monkeypatch.setattr("unikeel.sandbox.spec.profile", lambda *_: {"defaultAction": "SCMP_ACT_ALLOW"})
     attack = Attack(stage, attacker, monkeypatch, ["shared"])
     attack.run(image, boot_files=strategy)  # so that what is made once is there
     before = _shared_files(stage)
