@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+from _thread import start_new_thread
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
@@ -109,8 +110,7 @@ def once(
     :raise DeadlineExceeded: the time is up; the work goes on.
     """
     job = _Job(path, work, afterwards)
-    thread = threading.Thread(target=job.run, args=(discard,), name=f"boot {what}", daemon=True)
-    thread.start()
+    start_new_thread(job.run, (discard,))  # threading.Thread would wait until it runs
     try:
         if meanwhile is not None:
             meanwhile()

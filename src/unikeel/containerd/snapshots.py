@@ -22,6 +22,8 @@ _KINDS: Final[Mapping[int, str]] = {
 }
 #: Applying a layer, or committing one, takes as long as its size wants.
 _LONG: Final = 600.0
+#: Making or removing a snapshot: devmapper makes one device after the other, blockfile copies a file, on a host that has other things to do.
+_DEVICE: Final = 60.0
 
 
 class Snapshots:
@@ -45,7 +47,9 @@ class Snapshots:
         :raise AlreadyExists: the key is taken. :raise NotFound: no such parent.
         """
         request = snapshots_pb2.ViewSnapshotRequest(snapshotter=self.name, key=key, parent=parent, labels=labels)
-        answer = await self._caller.unary(_SERVICE, "View", request, snapshots_pb2.ViewSnapshotResponse, options)
+        answer = await self._caller.unary(
+            _SERVICE, "View", request, snapshots_pb2.ViewSnapshotResponse, with_timeout(options, _DEVICE)
+        )
         return messages.mounts(answer.mounts)
 
     async def prepare(
@@ -53,7 +57,9 @@ class Snapshots:
     ) -> tuple[Mount, ...]:
         """Make a writable snapshot on a committed one, or an empty one; returns how it is mounted. Raises as :meth:`view`."""
         request = snapshots_pb2.PrepareSnapshotRequest(snapshotter=self.name, key=key, parent=parent, labels=labels)
-        answer = await self._caller.unary(_SERVICE, "Prepare", request, snapshots_pb2.PrepareSnapshotResponse, options)
+        answer = await self._caller.unary(
+            _SERVICE, "Prepare", request, snapshots_pb2.PrepareSnapshotResponse, with_timeout(options, _DEVICE)
+        )
         return messages.mounts(answer.mounts)
 
     async def mounts(self, key: str, **options: Unpack[Options]) -> tuple[Mount, ...]:
@@ -84,7 +90,7 @@ class Snapshots:
     async def remove(self, key: str, **options: Unpack[Options]) -> None:
         """Remove a snapshot. :raise FailedPrecondition: others are built on it. :raise NotFound: it is not there."""
         request = snapshots_pb2.RemoveSnapshotRequest(snapshotter=self.name, key=key)
-        await self._caller.unary(_SERVICE, "Remove", request, Empty, options)
+        await self._caller.unary(_SERVICE, "Remove", request, Empty, with_timeout(options, _DEVICE))
 
     async def update(
         self, key: str, labels: Mapping[str, str], fieldpaths: Sequence[str] = (), **options: Unpack[Options]
