@@ -56,6 +56,7 @@ class Served:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._serving: Serving | None = None
+        self.service: SnapshotsService | None = None
 
     def do(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Have something done in the service's event loop."""
@@ -80,7 +81,9 @@ class Served:
         def work(function: Callable[[], Any]) -> asyncio.Future[Any]:
             return workers.run(lambda: self._after_waiting(function))
 
-        service = SnapshotsService(lambda: self._store, work, lambda name, _s, error: self.told.append((name, error)))
+        self.service = service = SnapshotsService(
+            lambda: self._store, work, lambda name, _s, error: self.told.append((name, error))
+        )
         self._serving = Serving(self.listener, service)
         self._serving.begin()
 

@@ -258,6 +258,21 @@ def test_a_client_waits_for_the_next_process(tmp_path: Path) -> None:
             late.close()
 
 
+def test_what_is_under_way_is_waited_for(served: Served, client: RemoteSnapshots) -> None:
+    """As long as was said, and no longer than it takes."""
+    assert served.service is not None
+    served.do(served.service.settle(60))
+    served.go_on.clear()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.prepare, "key", "")
+        until(lambda: served.begun > 0)
+        served.do(served.service.settle(0.01))
+        assert not asked.done()
+        served.go_on.set()
+        served.do(served.service.settle(60))
+        assert asked.result(60)[0].type == "ext4"
+
+
 def test_one_process_serves_a_root(tmp_path: Path) -> None:
     root = os.fspath(tmp_path)
     check_unclaimed(root)

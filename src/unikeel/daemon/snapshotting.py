@@ -32,6 +32,8 @@ from unikeel.snapshots.stores import Spares, StorePlace, open_store, socket_cons
 _LOG: Final = logging.getLogger("unikeel.snapshots")
 #: Seconds between looks for removed snapshots whose space nobody has asked to be given back.
 _TEND_SECONDS: Final = 30.0
+#: Seconds that calls have to be answered once the daemon is told to end.
+_SETTLE_SECONDS: Final = 5.0
 
 Work = Callable[[Callable[[], Any]], Awaitable[Any]]
 
@@ -125,11 +127,12 @@ class Snapshotter:
                     _LOG.warning("removed snapshots of %s still take space: %s", consumer.name, error)
 
     async def close(self) -> None:
-        """Answer nobody any more, let go of the stores, then of the claim."""
+        """Finish what is being answered, for a while; then answer nobody any more, let go of the stores, and of the claim."""
         if self._tending is not None:
             self._tending.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._tending
+        await asyncio.gather(*(consumer.service.settle(_SETTLE_SECONDS) for consumer in self._consumers))
         for consumer in self._consumers:
             if consumer.serving is not None:
                 await consumer.serving.close()

@@ -10,6 +10,7 @@ Failures become gRPC's codes by :data:`unikeel.errors.TABLE`, with the error's w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
@@ -54,6 +55,9 @@ class SnapshotsService:
         self._cleaning = asyncio.Lock()
         #: Snapshots were removed, and nobody has given their space back yet.
         self.dirty = False
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def __mapping__(self) -> dict[str, Handler]:
         """What grpclib's server asks for: each method by its path."""
@@ -79,6 +83,11 @@ class SnapshotsService:
         )
         return found
 
+    async def settle(self, seconds: float) -> None:
+        """Wait until no call is being answered, so many seconds at most."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), seconds)
+
     # --- around every call ----------------------------------------------------------------------------------------------
 
     async def _unary(self, name: str, method: Callable[[Q], Awaitable[Message]], stream: Stream[Q, Message]) -> None:
@@ -92,6 +101,8 @@ class SnapshotsService:
         loop = asyncio.get_running_loop()
         began = loop.time()
         error = ""
+        self._under_way += 1
+        self._idle.clear()
         try:
             return await answer
         except UnikeelError as failed:
@@ -110,6 +121,9 @@ class SnapshotsService:
                 Status.INTERNAL, f"{name} failed: {type(failed).__name__}, see the daemon's log"
             ) from failed
         finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
             self._told(name, loop.time() - began, error)
 
     # --- the calls ------------------------------------------------------------------------------------------------------
