@@ -144,6 +144,22 @@ def test_a_pool_that_the_records_lost_is_emptied_only_by_a_repair(root: Path, ca
     assert entry(["pool", "check"]) == 0
 
 
+def test_a_damaged_record_store_changes_nothing(root: Path, capsys: Captured) -> None:
+    create(root)
+    with open_pool(registry(root), "fast") as pool:
+        image = Path(pool.directory) / "7.img"
+    image.write_bytes(b"x")
+    (root / "state.db").write_bytes(b"not a database" * 1000)
+    for words in (["pool", "check"], ["pool", "check", "--repair", "--yes"]):
+        assert entry(words) == 1
+        said = capsys.readouterr().out
+        assert "is damaged" in said
+        assert "the pool itself is intact and holds 1 snapshot (ids 7)" in said
+    assert entry(["pool", "status"]) == 0
+    assert "is damaged" in capsys.readouterr().err
+    assert image.exists()
+
+
 def test_another_file_in_its_place_is_not_touched(root: Path) -> None:
     create(root)
     lifecycle.deactivate(registry(root), "fast")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from unikeel.doctor.findings import Level
+from unikeel.doctor.storage import pools
 from unikeel.errors import AlreadyExists, BadContent, FailedPrecondition, InvalidArgument, NotFound
 from unikeel.snapshots.pools.definition import Pool, PoolKind, PoolState
 from unikeel.snapshots.pools.lifecycle import settle, unsettled
@@ -102,3 +104,14 @@ def test_the_only_pool_need_not_be_named(registry: Registry) -> None:
         choose(registry, "")
     with pytest.raises(NotFound):
         choose(Registry("/nonexistent"), "")
+
+
+def test_the_doctor_tells_of_pools(registry: Registry, tmp_path: Path) -> None:
+    with registry.changing():
+        registry.add(POOL._replace(name="second", state=PoolState.CREATING))
+    Path(registry.data_file("main")).write_bytes(b"x")
+    fine, half = pools(str(tmp_path))
+    assert (fine.level, fine.message) == (Level.OK, "main: not active now")
+    assert (half.level, half.mend) == (Level.WARNING, "see `unikeel pool status second`")
+    assert "is being made" in half.message
+    assert pools("/nonexistent") == []

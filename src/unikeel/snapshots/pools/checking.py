@@ -31,7 +31,7 @@ class Evidence(NamedTuple):
     :ivar pool_mark: what the pool says that it is, empty: nothing. :ivar record_mark: what the records say that they belong to, empty: nothing.
     :ivar content: bytes that each id in the pool refers to. :ivar records: all records of the store by their ids. :ivar trash: ids that are to go.
     :ivar unreadable_records: why the record store cannot be read, or empty. :ivar unreadable_pool: likewise.
-    :ivar needs_check: the kernel wants the metadata checked.
+    :ivar needs_check: the metadata is damaged, or the kernel wants it checked. :ivar trouble: why the pool takes no writes, or empty.
     """
 
     pool_mark: str = ""
@@ -42,6 +42,7 @@ class Evidence(NamedTuple):
     unreadable_records: str = ""
     unreadable_pool: str = ""
     needs_check: bool = False
+    trouble: str = ""
 
 
 class Does(enum.Enum):
@@ -82,7 +83,18 @@ def examine(pool: Pool, seen: Evidence) -> Report:
         step = Step(
             Does.CHECK_METADATA, "check the pool's metadata with thin_check, and repair it if that finds damage"
         )
-        return Report(("the kernel has stopped writing the pool's metadata until it is checked",), (), (step,))
+        return Report(
+            ("the pool's metadata is damaged, or may be: the kernel does not write it until it is checked",),
+            (),
+            (step,),
+        )
+    report = _of_records(pool, seen)
+    if not seen.trouble:
+        return report
+    return report._replace(problems=(f"the pool is {seen.trouble}: grow it", *report.problems))
+
+
+def _of_records(pool: Pool, seen: Evidence) -> Report:
     if seen.unreadable_records:
         return Report((seen.unreadable_records, _what_is_left(seen)), (), ())
     if seen.pool_mark and seen.pool_mark == seen.record_mark:

@@ -12,7 +12,7 @@ from unikeel.snapshots.pools.contents import contents_of
 from unikeel.snapshots.pools.definition import Pool, PoolKind
 from unikeel.snapshots.pools.means import means_of
 from unikeel.snapshots.pools.registry import Registry
-from unikeel.snapshots.pools.thin_pool import ThinPool
+from unikeel.snapshots.pools.thin_pool import PoolRefused, ThinPool
 
 #: Opens the record store's catalog. Raises what is wrong with it.
 Open = Callable[[], Catalog]
@@ -39,12 +39,15 @@ def _of_pool(registry: Registry, pool: Pool) -> Evidence:
     try:
         if pool.kind is PoolKind.THIN and ThinPool(registry, pool).needs_check():
             return Evidence(needs_check=True)
-        means_of(registry, pool).activate()
+        means = means_of(registry, pool)
+        means.activate()
         contents = contents_of(registry, pool)
         try:
-            return Evidence(pool_mark=contents.mark(), content=contents.sizes())
+            return Evidence(pool_mark=contents.mark(), content=contents.sizes(), trouble=means.fill().trouble)
         finally:
             contents.close()
+    except PoolRefused:
+        return Evidence(needs_check=True)
     except (UnikeelError, OSError) as error:
         return Evidence(unreadable_pool=f"the pool cannot be looked at: {error}")
 

@@ -58,6 +58,11 @@ class Registry:
         """Where the file system of a pool of the kind ``file`` is mounted."""
         return os.path.join(self.place(name), "mounted")
 
+    @property
+    def database(self) -> str:
+        """The record store beside the pools."""
+        return os.path.join(os.path.dirname(self.directory), "state.db")
+
     # --- looking ------------------------------------------------------------------------------------------------------------
 
     def names(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from unikeel.errors import BadContent, Unavailable
@@ -16,10 +17,13 @@ from unikeel.snapshots.pools.contents import contents_of
 from unikeel.snapshots.pools.definition import Pool
 from unikeel.snapshots.pools.examining import IsDead, Open, evidence
 from unikeel.snapshots.pools.registry import Registry
+from unikeel.snapshots.pools.thin_metadata import MetadataDevice
 from unikeel.snapshots.pools.thin_pool import ThinPool
+from unikeel.snapshots.thin.reference import IDENTITY_ID
 
 _SECONDS: Final = 3600
 _CHUNK: Final = 1 << 20
+_SECTOR: Final = 512
 
 
 def check(registry: Registry, name: str, catalog: Open, is_dead: IsDead) -> Report:
@@ -73,7 +77,7 @@ def _carry_out(registry: Registry, pool: Pool, catalog: Open, step: Step) -> Non
 def check_metadata(pool: ThinPool) -> None:
     """Take the pool down, have its metadata checked, and repaired if need be, and activate it again.
 
-    The damaged metadata is kept beside the pool's definition, and the repaired written there and checked, before it takes the place of the damaged.
+    The damaged metadata is kept beside the pool's definition, and the rebuilt written there and checked, before it takes the place of the damaged.
 
     :raise Unavailable: the programs are missing, or cannot repair it; it is as it was. :raise FailedPrecondition: the pool is in use.
     """
@@ -94,7 +98,7 @@ def _rebuild(pool: ThinPool) -> None:
         with open(damaged, "rb") as kept, open(new, "wb") as file:
             file.truncate(os.fstat(kept.fileno()).st_size)
     failpoint("pools.repair.kept")
-    problem = _run("thin_repair", "-i", damaged, "-o", new) or _run("thin_check", new)
+    problem = _rebuilt(pool, damaged, new)
     if problem:
         os.unlink(new)
         raise Unavailable(
@@ -106,6 +110,36 @@ def _rebuild(pool: ThinPool) -> None:
         failpoint("pools.repair.replaced")
         os.rename(damaged, pool.beside("metadata.before-repair"))
         os.unlink(new)
+
+
+def _rebuilt(pool: ThinPool, damaged: str, new: str) -> str:
+    """Write new metadata into a file of the damaged one's size; why that cannot be done, or empty.
+
+    From what the superblock leads to, if that is whole: then only the counts of what is in use were damaged. Otherwise from whatever thin_repair finds.
+    """
+    dump = pool.beside("metadata.xml")
+    try:
+        if not _run("thin_dump", "-o", dump, damaged) and not _run("thin_restore", "-i", dump, "-o", new):
+            return _wrong(new)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(dump)
+    # What a damaged superblock does not tell any more.
+    known = {
+        "--data-block-size": pool.pool.block_size // _SECTOR,
+        "--nr-data-blocks": pool.data_blocks(),
+        "--transaction-id": 0,
+    }
+    words = [word for option, value in known.items() for word in (option, str(value))]
+    return _run("thin_repair", "-i", damaged, "-o", new, *words) or _wrong(new)
+
+
+def _wrong(new: str) -> str:
+    """What is wrong with rebuilt metadata; empty: nothing."""
+    if problem := _run("thin_check", new):
+        return problem
+    with MetadataDevice(new) as device:
+        return "" if IDENTITY_ID in device.resting_devices() else "what is left does not have the pool's identity"
 
 
 def _copy(source: str, target: str) -> None:

@@ -59,7 +59,7 @@ def status_of(registry: Registry, name: str, catalog: Open, is_dead: IsDead, lim
     pending: tuple[str, ...] = ()
     if active and counts and pool.state is PoolState.READY:
         report = examine(pool, evidence(registry, pool, catalog, is_dead))
-        problems += report.problems
+        problems += [problem for problem in report.problems if not (fill and fill.trouble and fill.trouble in problem)]
         pending = report.pending
     return Status(name, pool, active, fill, verdict, counts, tuple(problems), pending)
 

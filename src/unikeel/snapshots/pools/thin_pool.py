@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Final
 
 from unikeel.errors import BadContent, FailedPrecondition, Unavailable
-from unikeel.kernel.devmapper import Control, Info, Target, nodes, thin
+from unikeel.kernel.devmapper import Control, Info, Target, nodes, thin, udev
 from unikeel.kernel.fd import OwnedFd, open_path
 from unikeel.records.failpoint import failpoint
 from unikeel.snapshots.image_files import translated
@@ -21,11 +21,15 @@ from unikeel.snapshots.pools.registry import Registry
 from unikeel.snapshots.pools.thin_metadata import BLOCK, Details, MetadataDevice, is_superblock
 from unikeel.snapshots.pools.watching import Fill, PoolFill
 from unikeel.snapshots.thin.identity import read_identity, write_identity
-from unikeel.snapshots.thin.reference import ThinPoolRef, pool_ref
+from unikeel.snapshots.thin.locks import DeviceLocks, lock_file
+from unikeel.snapshots.thin.reference import IDENTITY_ID, ThinPoolRef, pool_ref
 
 #: What of a device's beginning is overwritten before it becomes a pool's, so that nobody finds there what it was.
 _HEAD: Final = 128 << 10
-_ATTEMPTS: Final = 4
+
+
+class PoolRefused(Unavailable):
+    """The kernel does not take a pool's devices, which are there."""
 
 
 class _Parts:
@@ -47,6 +51,7 @@ class ThinPool:
     def __init__(self, registry: Registry, pool: Pool) -> None:
         self.pool = pool
         self._place = registry.place(pool.name)
+        self._locks = lock_file(registry.database, pool.name)
         self._data = pool.data or registry.data_file(pool.name)
         self.metadata = pool.metadata or registry.metadata_file(pool.name)
 
@@ -129,15 +134,26 @@ class ThinPool:
                 nodes.ensure(info)
                 return
             self._check_superblock()
+            udev.tell()
             failpoint("pools.thin.attached")
             if info is None:
                 control.create(self.pool.device_name, self.pool.device_uuid)
             failpoint("pools.thin.created")
-            control.load(self.pool.device_name, self._table(parts))
+            self._load(control, parts)
             nodes.ensure(control.resume(self.pool.device_name))
             failpoint("pools.thin.active")
         if self.pool.state is PoolState.READY:
             self._check_identity()
+
+    def _load(self, control: Control, parts: _Parts) -> None:
+        try:
+            control.load(self.pool.device_name, self._table(parts))
+        except OSError as error:
+            control.remove(self.pool.device_name)
+            raise PoolRefused(
+                f"the kernel does not take the devices of pool {self.pool.name!r}: {os.strerror(error.errno or 0)}",
+                f"its metadata may be damaged: unikeel pool check {self.pool.name}",
+            ) from error
 
     def _table(self, parts: _Parts) -> tuple[Target, ...]:
         passing = not self.pool.on_files or self.pool.sparse
@@ -162,11 +178,14 @@ class ThinPool:
         if self.pool.state is PoolState.CREATING:
             return
         with MetadataDevice(self.metadata) as device:
-            if not is_superblock(device.read(0)):
-                raise BadContent(
-                    f"{self.metadata} does not hold the metadata of pool {self.pool.name!r}",
-                    "see that its devices are the ones it was made of (unikeel pool status)",
-                )
+            self._check_magic(device)
+
+    def _check_magic(self, device: MetadataDevice) -> None:
+        if not is_superblock(device.read(0)):
+            raise BadContent(
+                f"{self.metadata} does not hold the metadata of pool {self.pool.name!r}",
+                "see that its devices are the ones it was made of (unikeel pool status)",
+            )
 
     def _check_identity(self) -> None:
         try:
@@ -189,6 +208,8 @@ class ThinPool:
             status = thin.pool_status(control.status(self.pool.device_name))
         block = self.pool.block_size
         trouble = _TROUBLE.get(status.mode, "in need of a check" if status.needs_check else "")
+        if status.mode == "ro" and status.used_metadata >= status.total_metadata:
+            trouble = "out of metadata"
         return PoolFill(
             Fill(status.used_data * block, status.total_data * block),
             Fill(status.used_metadata * BLOCK, status.total_metadata * BLOCK),
@@ -196,49 +217,49 @@ class ThinPool:
         )
 
     def devices(self) -> dict[int, Details]:
-        """All thin devices in it by their numbers, the pool's identity among them.
-
-        A store that reads the metadata at the same moment may let go of what we hold; then it is read again.
-
-        :raise BadContent: the metadata is damaged.
-        """
+        """All thin devices in it by their numbers, the pool's identity among them. :raise BadContent: the metadata is damaged."""
         with translated(f"read the metadata of pool {self.pool.name!r}"), MetadataDevice(self.metadata) as device:
             if not self.is_active():
                 return device.resting_devices()
-            with Control() as control:
-                for _ in range(_ATTEMPTS):
-                    try:
-                        with self._held(control):
-                            return device.held_devices()
-                    except (BadContent, FailedPrecondition):
-                        continue
-                with self._held(control):
-                    return device.held_devices()
+            with Control() as control, self._reading(control) as held:
+                return device.held_devices() if held else device.resting_devices()
 
     @contextmanager
-    def _held(self, control: Control) -> Iterator[None]:
-        """The metadata as it is now, kept for reading; what a killed process kept is let go."""
+    def _reading(self, control: Control) -> Iterator[bool]:
+        """Nobody else reads the metadata; whether it had to be kept as it is now, which it need not while the pool writes nothing."""
         name = self.pool.device_name
-        if thin.pool_status(control.status(name)).held_root is not None:
-            _let_go(control, name)
-        try:
+        with closing(DeviceLocks(self._locks)) as locks, locks.hold(IDENTITY_ID):
+            status = thin.pool_status(control.status(name))
+            if status.mode in ("ro", "Fail"):
+                yield False
+                return
+            if status.held_root is not None:  # by one who was killed
+                control.message(name, "release_metadata_snap")
             control.message(name, "reserve_metadata_snap")
-        except OSError as error:
-            if error.errno != errno.EBUSY:  # which means that somebody else holds it: as good
-                raise
-        try:
-            failpoint("pools.thin.held")
-            yield
-        finally:
-            _let_go(control, name)
+            try:
+                failpoint("pools.thin.held")
+                yield True
+            finally:
+                control.message(name, "release_metadata_snap")
 
     def needs_check(self) -> bool:
-        """Whether the kernel wants the metadata checked before it writes again. :raise BadContent: it is damaged."""
+        """Whether the metadata is damaged, or the kernel wants it checked before it writes again. :raise BadContent: it is another device's."""
         if self.is_active():
             with Control() as control:
-                return thin.pool_status(control.status(self.pool.device_name)).needs_check
+                status = thin.pool_status(control.status(self.pool.device_name))
+            return status.needs_check or status.mode == "Fail"
         with translated(f"read the metadata of pool {self.pool.name!r}"), MetadataDevice(self.metadata) as device:
-            return device.superblock().needs_check
+            self._check_magic(device)
+            try:
+                device.resting_devices()
+                return device.superblock().needs_check
+            except BadContent:
+                return True
+
+    def data_blocks(self) -> int:
+        """How many blocks the data device has room for."""
+        with self._parts() as parts:
+            return parts.data_size // self.pool.block_size
 
     # --- ending -----------------------------------------------------------------------------------------------------------
 
@@ -272,7 +293,9 @@ class ThinPool:
         )
 
     def wipe(self) -> None:
-        """Take the mark of a thin pool's metadata from a device; files go with the pool's directory."""
+        """Take the mark of a thin pool's metadata from a device, and the file of the devices' locks; files go with the pool's directory."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._locks)
         if self.pool.on_files or not os.path.exists(self.metadata):
             return
         with translated(f"wipe {self.metadata}"):
@@ -298,11 +321,6 @@ def _control() -> Iterator[Control | None]:
         return
     with control:
         yield control
-
-
-def _let_go(control: Control, name: str) -> None:
-    with suppress(OSError):  # another one has
-        control.message(name, "release_metadata_snap")
 
 
 def _overwrite(path: str, length: int) -> None:

@@ -20,6 +20,11 @@ _SET_AND_WAIT: Final = 38  # F_OFD_SETLKW
 _STRIPES: Final = 64
 
 
+def lock_file(database: str, pool: str) -> str:
+    """The file of a pool's locks, beside the record store at this path."""
+    return f"{database}.pool-{pool}.lock"
+
+
 class DeviceLocks:
     """The locks of one pool's devices. :param path: the file, which is made if it is missing."""
 

@@ -29,6 +29,7 @@ from unikeel.snapshots.thin.base import Base
 from unikeel.snapshots.thin.devices import ThinDevices
 from unikeel.snapshots.thin.errors import pool_errors
 from unikeel.snapshots.thin.importing import fill_device
+from unikeel.snapshots.thin.locks import lock_file
 from unikeel.snapshots.thin.ownership import claim_pool
 from unikeel.snapshots.thin.reference import ThinPoolRef
 from unikeel.snapshots.thin.spares import SpareLimits, Spares
@@ -88,7 +89,7 @@ class ThinStore(RecordedStore):
         self._pool = pool
         self._admit = admit
         self._directory = os.path.dirname(os.path.abspath(database.path))
-        self._devices = ThinDevices(pool, f"{database.path}.pool-{pool.name}.lock")
+        self._devices = ThinDevices(pool, lock_file(database.path, pool.name))
         try:
             self._tidier = ThinTidier(metadata, self._devices)
             claim_pool(pool, metadata, self._devices)
