@@ -49,13 +49,17 @@ class Pool:
         nodes.ensure(self.control.resume(self.ref.dm_name))
 
     def devices(self) -> dict[int, str]:
-        """The active thin devices: numbers and names."""
+        """The active thin devices but the one that holds the pool's identity: numbers and names."""
         found = {self.ref.number_of(name): name for name in self.control.names()}
-        return {number: name for number, name in found.items() if number is not None}
+        return {number: name for number, name in found.items() if number}
+
+    def _all_names(self) -> list[str]:
+        ours = [name for name in self.control.names() if self.ref.number_of(name) is not None]
+        return [*ours, self.ref.dm_name]
 
     def deactivate(self) -> None:
         """Take all devices away, as a reboot does."""
-        for name in [*self.devices().values(), self.ref.dm_name]:
+        for name in self._all_names():
             nodes.remove(name)
             self.control.remove(name)
 
@@ -66,7 +70,7 @@ class Pool:
 
     def close(self) -> None:
         """Take everything away."""
-        for name in [*self.devices().values(), self.ref.dm_name]:
+        for name in self._all_names():
             nodes.remove(name)
             try:
                 self.control.remove(name)

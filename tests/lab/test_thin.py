@@ -14,3 +14,7 @@ _WITHOUT_MANY_MOUNTS = () if _LONG else ("-k", "not many_layers and not file_upd
 
 def test_the_suites_of_every_store(machine: Machine) -> None:
     assert " passed" in run_inside(machine, "test_thin_suite.py", *_WITHOUT_MANY_MOUNTS)
+
+
+def test_killed_at_every_step(machine: Machine) -> None:
+    assert " passed" in run_inside(machine, "test_thin_kills.py")

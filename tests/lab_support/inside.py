@@ -13,6 +13,7 @@ from lab.machine import Machine
 from lab_support.waiting import PATIENCE
 
 _PACKAGES: Final = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "py")
+_PYTHON: Final = "/opt/unikeel/bin/python"
 _SITE: Final = "/var/tmp/pytest-site"
 _TESTS: Final = "/unikeel/tests/machine"
 
@@ -32,7 +33,8 @@ def bring_pytest(machine: Machine) -> None:
             archive.add(source, target, filter=_without_bytecode)
         _add_metadata(archive, "pluggy")  # which asks for its own version
     machine.put(f"{_SITE}.tar.gz", packed.getvalue())
-    machine.run(["sh", "-c", f"mkdir -p {_SITE} && tar -xzf {_SITE}.tar.gz -C {_SITE}"])
+    unpack = f"mkdir -p {_SITE} && tar -xzf {_SITE}.tar.gz -C {_SITE} && {_PYTHON} -m compileall -q {_SITE}"
+    machine.run(["sh", "-c", unpack], timeout=PATIENCE * machine.slowness)
 
 
 def _add_metadata(archive: tarfile.TarFile, name: str) -> None:
@@ -47,7 +49,7 @@ def _without_bytecode(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 def run_inside(machine: Machine, module: str, *options: str, patience: float = 5 * PATIENCE, **env: str) -> str:
     """Run one module of ``tests/machine``; what pytest printed. It fails as the module does."""
     bring_pytest(machine)
-    argv = ["/opt/unikeel/bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", f"{_TESTS}/pytest.ini"]
+    argv = [_PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", f"{_TESTS}/pytest.ini"]
     environment = {
         "PYTHONPATH": f"/unikeel/src:/unikeel/tests:{_SITE}",
         "UNIKEEL_LONG": os.environ.get("UNIKEEL_LONG", ""),

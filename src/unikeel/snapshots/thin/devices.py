@@ -72,13 +72,16 @@ class ThinDevices:
         finally:
             self._control.resume(name)
 
-    def delete(self, number: int) -> None:
-        """Delete an inactive device; that there is none is fine. :raise OSError: EBUSY: it is active."""
+    def delete(self, number: int) -> bool:
+        """Delete an inactive device; that there is none is fine. False: it is still in use, if only for a moment."""
         try:
             self._control.message(self.pool.dm_name, thin.delete(number))
         except OSError as error:
+            if error.errno == errno.EBUSY:
+                return False
             if error.errno not in _ABSENT:
                 raise
+        return True
 
     def status(self) -> thin.PoolStatus:
         """What the pool says of itself. :raise BadContent: nothing that can be read."""

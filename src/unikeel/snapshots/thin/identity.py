@@ -8,8 +8,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Final
 
 from unikeel.errors import BadContent, UnikeelError
@@ -28,17 +27,19 @@ def write_identity(pool: ThinPoolRef) -> None:
     with pool_errors(pool.name, f"write the identity of the pool {pool.name!r}"), Control() as control:
         with suppress(FileExistsError):
             control.message(pool.dm_name, thin.create_thin(IDENTITY_ID))
-        with _shown(control, pool) as path, OwnedFd(os.open(path, os.O_RDWR | os.O_CLOEXEC)) as device:
+        with OwnedFd(os.open(_show(control, pool), os.O_RDWR | os.O_CLOEXEC)) as device:
             os.pwrite(device.fileno(), (_MAGIC + pool.uuid.encode("ascii") + b"\n").ljust(_SECTOR, b"\0"), 0)
             os.fsync(device.fileno())
 
 
 def read_identity(pool: ThinPoolRef) -> str:
-    """The UUID in an active pool; empty if there is none. :raise BadContent: what is there is not ours."""
+    """The UUID in an active pool; empty if there is none. :raise BadContent: what is there is not ours.
+
+    The device stays active, as long as the pool does, so that to ask again costs next to nothing.
+    """
     with pool_errors(pool.name, f"read the identity of the pool {pool.name!r}"), Control() as control:
         try:
-            with _shown(control, pool) as path:
-                return _parsed(pool, _first_sector(path))
+            return _parsed(pool, _first_sector(_show(control, pool)))
         except OSError as error:
             if error.errno != errno.ENODATA:  # the pool has no device 0
                 raise
@@ -62,18 +63,24 @@ def _parsed(pool: ThinPoolRef, sector: bytes) -> str:
     return uuid.decode("ascii")
 
 
-@contextmanager
-def _shown(control: Control, pool: ThinPoolRef) -> Iterator[str]:
-    """Device 0, active; inactive afterwards, unless another process looks at it, too."""
+def _show(control: Control, pool: ThinPoolRef) -> str:
+    """Make device 0 active, if it is not; its path. Whoever does so at the same time does the same."""
     name = pool.thin_name(IDENTITY_ID)
     info = control.info(name)
     if info is None:
-        info = control.create(name, pool.thin_uuid(IDENTITY_ID))
-    try:
-        if not info.live:
+        try:
+            info = control.create(name, pool.thin_uuid(IDENTITY_ID))
+        except OSError as error:
+            if error.errno != errno.EBUSY or (info := control.info(name)) is None:
+                raise
+    if not info.live:
+        try:
             control.load(name, thin.thin_table(pool.device, IDENTITY_ID, _SIZE))
-        yield nodes.ensure(control.resume(name))
-    finally:
-        nodes.remove(name)
-        with suppress(UnikeelError, OSError):
-            control.remove(name, deferred=True)
+        except OSError:
+            with suppress(UnikeelError, OSError):
+                control.remove(name)
+            raise
+        info = control.resume(name)
+    if info.uuid != pool.thin_uuid(IDENTITY_ID):
+        raise BadContent(f"the device {name} is not of the pool {pool.name!r}")
+    return nodes.ensure(info)

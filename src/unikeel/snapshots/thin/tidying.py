@@ -36,8 +36,7 @@ class ThinTidier:
         if not self._devices.hide(number):
             return False
         failpoint("thin.device.hidden")
-        self._devices.delete(number)
-        return True
+        return self._devices.delete(number)
 
     def cleanup(self) -> int:
         """Take away the devices of removed snapshots; returns how many snapshots that were. What somebody still holds waits for the next time."""
