@@ -47,7 +47,7 @@ def test_a_task_is_recorded_changed_and_forgotten(database: Database) -> None:
     tasks, writer = Tasks(database, 8), Writer(database)
     task = writer.write(lambda cursor: tasks.add(cursor, _task("a")))
     assert task.slot == 7
-    changed = writer.write(lambda cursor: tasks.update(cursor, task, TaskState.CREATED, pid=5, cgroups='{"x": "/y"}'))
+    changed = writer.write(lambda cursor: tasks.update(cursor, task, TaskState.CREATED, pid=5, cgroups={"x": "/y"}))
     assert tasks.all() == [changed] == [task._replace(state=TaskState.CREATED, pid=5, cgroups={"x": "/y"})]
     assert idents(database) == {task.ident}
     with pytest.raises(NotFound):
@@ -129,6 +129,31 @@ def test_changes_of_many_are_made_together_and_fail_alone(database: Database) ->
         thread.join(30)
     assert sorted(map(str, results)) == ["1"] * 20 + ["refused"] * 20
     assert len(database.query("SELECT n FROM numbers")) == 20
+
+
+@pytest.mark.parametrize(("changes", "flushed"), [((False,), False), ((True,), True), ((False, True), True)])
+def test_only_what_must_outlive_the_host_is_flushed(
+    database: Database, monkeypatch: pytest.MonkeyPatch, changes: tuple[bool, ...], flushed: bool
+) -> None:
+    writer = Writer(database)
+    flushes: list[int] = []
+    made: list[bool] = []
+    monkeypatch.setattr(database, "flush", lambda: flushes.append(1))
+
+    def change(_cursor: sqlite3.Cursor) -> None:
+        made.append(True)
+
+    with database.write(flush=False):  # nobody can write meanwhile, so that they meet
+        threads = [threading.Thread(target=partial(writer.write, change, flush=flush)) for flush in changes]
+        for thread in threads:
+            thread.start()
+        for _ in range(3):
+            writer.later(change)
+    for thread in threads:
+        thread.join(60)
+    writer.flush()
+    assert len(made) == len(changes) + 3
+    assert bool(flushes) is flushed
 
 
 def test_what_waits_is_written_at_the_end(database: Database) -> None:

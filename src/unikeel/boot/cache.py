@@ -315,9 +315,11 @@ class Cache:
 
     def release(self, container: str) -> None:
         """See :class:`~unikeel.boot.contract.Strategy`: the entries stay, bounded."""
-        with self._ledger.database.write() as cursor:
-            if self._ledger.leave_in(cursor, container, NAME):
-                self._trim_in(cursor, self._size)
+        with self._ledger.database.write(flush=False) as cursor:
+            left = self._ledger.leave_in(cursor, container, NAME)
+            is_over = left and self._ledger.size_in(cursor) > self._size
+        if is_over:
+            self.trim()
 
     def sweep(self) -> list[Freed]:
         """Take away the objects that no record names (what a fill left that was killed before it recorded), and the records of objects

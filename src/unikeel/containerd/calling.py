@@ -21,7 +21,7 @@ from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from unikeel.containerd import lean
-from unikeel.errors import BadContent, DeadlineExceeded, ResourceExhausted, Unavailable, of_rpc
+from unikeel.errors import BadContent, DeadlineExceeded, ResourceExhausted, Unavailable, UnikeelError, of_rpc
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
@@ -32,6 +32,8 @@ LARGEST: Final = 16 << 20
 TIMEOUT: Final = 10.0
 #: containerd, which is told the time-out, resets a stream at its end, and that may arrive before our own timer.
 _NEARLY: Final = 0.95
+#: What a call may raise that is not an error of ours yet.
+_TRANSLATED: Final = (GRPCError, TimeoutError, DecodeError, StreamTerminatedError, ProtocolError, OSError)
 
 
 class Options(TypedDict, total=False):
@@ -72,6 +74,11 @@ class Link:
         self._lean: lean.Connection | None = None
         self._connecting = asyncio.Lock()
 
+    def usable(self) -> lean.Connection | None:
+        """The connection for short calls, if there is one."""
+        found = self._lean
+        return found if found is not None and found.usable else None
+
     async def lean(self) -> lean.Connection:
         """The connection for short calls, made when it is first needed, and again after its end. :raise OSError: nobody answers."""
         found = self._lean
@@ -107,20 +114,24 @@ class Link:
         began = time.monotonic()
         try:
             yield
-        except GRPCError as error:
-            raise of_rpc(error.status.value, error.message or f"{what} failed without a word") from None
-        except TimeoutError:
-            raise _late(what, timeout) from None
-        except DecodeError:
-            raise BadContent(f"containerd's answer to {what} is malformed") from None
-        except (StreamTerminatedError, ProtocolError) as error:
-            if timeout is not None and time.monotonic() - began > _NEARLY * timeout:  # its clock struck before ours
-                raise _late(what, timeout) from None
-            raise Unavailable(f"the connection to containerd at {self.address} ended during {what}: {error}") from None
-        except OSError as error:
-            raise Unavailable(
+        except _TRANSLATED as error:
+            raise self.translate(error, what, timeout, began) from None
+
+    def translate(self, error: Exception, what: str, timeout: float | None, began: float) -> UnikeelError:
+        """One of those errors, as ours."""
+        if isinstance(error, GRPCError):
+            return of_rpc(error.status.value, error.message or f"{what} failed without a word")
+        if isinstance(error, TimeoutError):
+            return _late(what, timeout)
+        if isinstance(error, DecodeError):
+            return BadContent(f"containerd's answer to {what} is malformed")
+        if isinstance(error, OSError) and not isinstance(error, lean.Broken):
+            return Unavailable(
                 f"containerd does not answer at {self.address}: {error.strerror or error}", "is containerd running?"
-            ) from None
+            )
+        if timeout is not None and time.monotonic() - began > _NEARLY * timeout:  # its clock struck before ours
+            return _late(what, timeout)
+        return Unavailable(f"the connection to containerd at {self.address} ended during {what}: {error}")
 
 
 @lru_cache(256)
@@ -165,12 +176,13 @@ class Caller:
         :raise UnikeelError: what containerd answered, as the class of its code.
         :raise Unavailable: it is not there. :raise DeadlineExceeded: it did not answer in time.
         """
-        timeout = options.get("timeout", TIMEOUT)
-        with self.link.translated(f"{service.rpartition('.')[2]}/{method}", timeout):
-            try:
-                return await self._short(service, method, request, response, options.get("lease", ""), timeout)
-            except lean.Declined:
-                pass
+        timeout, began = options.get("timeout", TIMEOUT), time.monotonic()
+        try:
+            return await self._short(service, method, request, response, options.get("lease", ""), timeout)
+        except lean.Declined:
+            pass
+        except _TRANSLATED as error:
+            raise self.link.translate(error, f"{service.rpartition('.')[2]}/{method}", timeout, began) from None
         async with self._open(service, method, Cardinality.UNARY_UNARY, type(request), response, options) as stream:
             await stream.send_message(request, end=True)
             answer = await stream.recv_message()
@@ -189,11 +201,8 @@ class Caller:
     ) -> R:
         """The same by the connection for short calls. :raise Declined: it does not fit there."""
         data = request.SerializeToString()
-        connection = await self.link.lean()
-        try:
-            answer = await connection.call(_block(f"/{service}/{method}", self.namespace, lease), data, timeout)
-        except lean.Broken as error:
-            raise StreamTerminatedError(str(error)) from None
+        connection = self.link.usable() or await self.link.lean()
+        answer = await connection.call(_block(f"/{service}/{method}", self.namespace, lease), data, timeout)
         return response.FromString(answer)
 
     async def stream(

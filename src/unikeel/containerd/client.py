@@ -21,6 +21,8 @@ from unikeel.containerd.tasks import Events, Tasks
 
 #: Where containerd listens if nobody says otherwise.
 ADDRESS: Final = "/run/containerd/containerd.sock"
+#: How many namespaces are remembered.
+_OTHERS: Final = 64
 
 
 class Containerd:
@@ -33,6 +35,7 @@ class Containerd:
 
     def __init__(self, address: str = ADDRESS, namespace: str = "default", *, _link: Link | None = None) -> None:
         self._link = _link or Link(address)
+        self._others: dict[str, Containerd] = {}
         caller = Caller(self._link, namespace)
         self._caller = caller
         self.containers = Containers(caller)
@@ -65,7 +68,12 @@ class Containerd:
 
     def with_namespace(self, namespace: str) -> Containerd:
         """The same containerd, for another namespace. It need not be closed."""
-        return Containerd(namespace=namespace, _link=self._link)
+        found = self._others.get(namespace)
+        if found is None:
+            if len(self._others) >= _OTHERS:
+                self._others.clear()
+            found = self._others[namespace] = Containerd(namespace=namespace, _link=self._link)
+        return found
 
     async def close(self) -> None:
         """End the connection. May be called again."""

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from unikeel.boot.contract import Parent
-from unikeel.containerd.records import COMMITTED, ContainerRecord, Descriptor, SnapshotInfo
+from unikeel.containerd.records import COMMITTED, ContainerRecord, Descriptor, Mount, SnapshotInfo
 from unikeel.containerd.services import Client
 from unikeel.containerd.trust import chain_ids, is_trusted
+from unikeel.eager import begun
 from unikeel.errors import BadContent, FailedPrecondition, NotFound
 from unikeel.images import manifests
 from unikeel.images.documents import Document
@@ -55,6 +56,7 @@ class ContainerFacts(NamedTuple):
 
     :ivar parent: the committed snapshot that its own was made on. :ivar image: its image's name.
     :ivar trusted: the parent is the image's own chain of layers. :ivar consumer: which containerd, see :func:`consumer_of`.
+    :ivar mounts: of its own snapshot, if they were asked for.
     """
 
     record: ContainerRecord
@@ -70,6 +72,7 @@ class ContainerFacts(NamedTuple):
     consumer: str
     namespace: str
     exposed: tuple[str, ...] = ()
+    mounts: tuple[Mount, ...] = ()
 
     @property
     def boot_parent(self) -> Parent:
@@ -122,6 +125,15 @@ class _Guessed(NamedTuple):
     snapshotter: str = ""
     key: SnapshotInfo | None = None
     parent: SnapshotInfo | None = None
+    mounts: tuple[Mount, ...] | None = None
+
+    def is_of(self, record: ContainerRecord) -> bool:
+        """Whether the snapshot is the container's."""
+        return self.key is not None and (self.snapshotter, self.key.name) == (record.snapshotter, record.snapshot_key)
+
+
+async def _nothing() -> None:
+    """The answer to what is not asked."""
 
 
 class Identifier:
@@ -139,14 +151,15 @@ class Identifier:
         self._names: _Recent[str] = _Recent(_IMAGES)
         self._guesses: _Recent[_Guess] = _Recent(_IMAGES)
 
-    async def identify(self, namespace: str, container: str) -> ContainerFacts:
+    async def identify(self, namespace: str, container: str, *, mounts: bool = False) -> ContainerFacts:
         """Everything about a container.
 
+        :param mounts: how its snapshot is mounted, too: one more call, at the same time as the others.
         :raise NotFound: there is no such container, or its snapshot is gone. :raise FailedPrecondition: it has no snapshot of containerd's, or
             one without a parent. :raise BadContent: its image is damaged, or not for this host.
         """
         client = self._client.with_namespace(namespace)
-        record, guessed = await self._record(client, container)
+        record, guessed = await self._record(client, container, mounts=mounts)
         if not record.snapshotter or not record.snapshot_key:
             raise FailedPrecondition(
                 f"container {container} has no snapshot in containerd",
@@ -172,6 +185,7 @@ class Identifier:
             consumer=self.consumer,
             namespace=namespace,
             exposed=facts.exposed,
+            mounts=await self._mounts(client, record, guessed) if mounts else (),
         )
 
     async def image(self, namespace: str, container: str) -> tuple[str, ImageFacts, Parent | None]:
@@ -191,16 +205,17 @@ class Identifier:
         parent = Parent(self.consumer, namespace, record.snapshotter, info.name, info.created_ns, "", trusted=True)
         return record.image, facts, parent
 
-    async def _record(self, client: Client, container: str) -> tuple[ContainerRecord, _Guessed]:
+    async def _record(self, client: Client, container: str, *, mounts: bool) -> tuple[ContainerRecord, _Guessed]:
         """The container, and what is asked for at the same time. :raise NotFound: there is no such container."""
         guess = self._guesses.get((client.namespace,))
         if guess is None:
             return await client.containers.get(container), _Guessed()
         snapshots = client.snapshots(guess.snapshotter)
-        record, key, parent = await asyncio.gather(
-            client.containers.get(container),
-            snapshots.stat(container),
-            snapshots.stat(guess.parent),
+        record, key, parent, mounted = await asyncio.gather(
+            begun(client.containers.get(container)),
+            begun(snapshots.stat(container)),
+            begun(snapshots.stat(guess.parent)),
+            begun(snapshots.mounts(container) if mounts else _nothing()),
             return_exceptions=True,
         )
         if isinstance(record, BaseException):
@@ -209,7 +224,14 @@ class Identifier:
             guess.snapshotter,
             None if isinstance(key, BaseException) else key,
             None if isinstance(parent, BaseException) else parent,
+            None if isinstance(mounted, BaseException) else mounted,
         )
+
+    async def _mounts(self, client: Client, record: ContainerRecord, guessed: _Guessed) -> tuple[Mount, ...]:
+        """How a container's snapshot is mounted."""
+        if guessed.is_of(record) and guessed.mounts is not None:
+            return guessed.mounts
+        return await client.snapshots(record.snapshotter).mounts(record.snapshot_key)
 
     async def _parent(self, client: Client, record: ContainerRecord, guessed: _Guessed) -> SnapshotInfo:
         """The committed parent, asked for at the same time as the snapshot if it can be guessed."""
@@ -218,7 +240,7 @@ class Identifier:
         found: SnapshotInfo | None = None
         if guessed.snapshotter == record.snapshotter:
             found = guessed.parent
-            key = guessed.key if guessed.key is not None and guessed.key.name == record.snapshot_key else None
+            key = guessed.key if guessed.is_of(record) else None
         if key is None:
             key, found = await self._both(client, record, found)
         if not key.parent:

@@ -43,15 +43,14 @@ class Identifying:
         """See :meth:`unikeel.shim.identity.Identifier.identify`."""
         identifier = await self.attach()
         try:
-            facts = await identifier.identify(namespace, container)
+            facts = await identifier.identify(namespace, container, mounts=True)
         except (FailedPrecondition, NotFound) as error:
             # What kind of container it is, its image still tells.
             image, found, committed = await identifier.image(namespace, container)
             return Identity(
                 image, found.annotations, found.labels, None, str(error), found.exposed, committed=committed
             )
-        snapshots = self._client.with_namespace(namespace).snapshots(facts.snapshotter)
-        mounts = tuple((mount.type, mount.source) for mount in await snapshots.mounts(facts.snapshot_key))
+        mounts = tuple((mount.type, mount.source) for mount in facts.mounts)
         parent = facts.boot_parent
         return Identity(facts.image, facts.annotations, facts.labels, parent, exposed=facts.exposed, mounts=mounts)
 

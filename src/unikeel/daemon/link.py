@@ -22,10 +22,13 @@ _OPEN, _FRAME_KIND, _CLOSE, _PARK, _READY = 1, 2, 3, 4, 5
 _LONGEST: Final = (4 << 20) + 64
 
 
-class Link(asyncio.Protocol):
-    """Serves what the keeper hands over. ``closed`` is called with a connection's number when its peer is gone; ``ended`` when the keeper is."""
+Closed = Callable[[int, str], None]
 
-    def __init__(self, server: Server, closed: Callable[[int], None], ended: Callable[[], None]) -> None:
+
+class Link(asyncio.Protocol):
+    """Serves what the keeper hands over. ``closed`` is called with a connection's number and listener when its peer is gone; ``ended`` when the keeper is."""
+
+    def __init__(self, server: Server, closed: Closed, ended: Callable[[], None]) -> None:
         self._server = server
         self._closed = closed
         self._ended = ended
@@ -34,9 +37,7 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     @classmethod
-    async def attach(
-        cls, sock: socket.socket, server: Server, closed: Callable[[int], None], ended: Callable[[], None]
-    ) -> Link:
+    async def attach(cls, sock: socket.socket, server: Server, closed: Closed, ended: Callable[[], None]) -> Link:
         """Serve over a connected socket from now on; nothing comes before :meth:`ready`."""
         loop = asyncio.get_running_loop()
         _, link = await loop.create_unix_connection(lambda: cls(server, closed, ended), sock=sock)
@@ -93,7 +94,7 @@ class Link(asyncio.Protocol):
             connection = self._connections.pop(number, None)
             if connection is not None:
                 connection.close()
-                self._closed(number)
+                self._closed(number, connection.listener)
 
     def _abort(self) -> None:
         if self._transport is not None:

@@ -15,6 +15,7 @@ from typing import Any
 from unikeel import config as configuration
 from unikeel.config import Config
 from unikeel.daemon.link import Link
+from unikeel.daemon.looping import new_loop
 from unikeel.daemon.only_snapshotter import SnapshotterParts, open_snapshotter_layout
 from unikeel.daemon.parts import Parts
 from unikeel.errors import UnikeelError
@@ -42,7 +43,8 @@ def main(argv: Sequence[str]) -> int:
         config = configuration.load(path, {})
         if metrics:
             config = config._replace(daemon_metrics=metrics)
-        asyncio.run(_serve(root, config, only=bool(only)))
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(_serve(root, config, only=bool(only)))
     except UnikeelError as error:
         _LOG.error("%s", error)
         return 1

@@ -73,7 +73,7 @@ class SnapshotterParts:
         cpu = Gauge("cpu_seconds", "CPU time of the daemon.", [((), time.process_time())])
         return self._metrics.text([cpu, *self.snapshotter.pools.gauges()])
 
-    def connection_closed(self, number: int) -> None:
+    def connection_closed(self, number: int, listener: str) -> None:
         """There are no connections by way of the keeper."""
 
     async def close(self) -> None:

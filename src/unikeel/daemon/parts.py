@@ -19,7 +19,7 @@ from unikeel.errors import Unavailable, UnikeelError
 from unikeel.shim.desk import Desk
 from unikeel.shim.ending import Ending
 from unikeel.shim.launching import LauncherService
-from unikeel.shim.live import Registry
+from unikeel.shim.live import TASKS, Registry
 from unikeel.shim.looking import Looker
 from unikeel.shim.making import Making
 from unikeel.shim.node import Node, TaskLayout, TaskServices
@@ -150,9 +150,10 @@ class Parts:
             except UnikeelError as error:
                 _LOG.warning("%s", error)
 
-    def connection_closed(self, number: int) -> None:
-        """A connection's peer is gone: nothing is asked again on it."""
-        self.node.later(lambda cursor: self.node.outcomes.forget(cursor, number))
+    def connection_closed(self, number: int, listener: str) -> None:
+        """A connection's peer is gone: nothing is asked again on it. The launcher's questions have no outcomes that are kept."""
+        if listener.startswith(TASKS):
+            self.node.later(lambda cursor: self.node.outcomes.forget(cursor, number))
 
     async def close(self) -> None:
         """Finish what is under way, for a while, and let go of everything."""

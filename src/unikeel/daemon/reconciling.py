@@ -16,7 +16,7 @@ from unikeel.records.failpoint import failpoint
 from unikeel.sandbox import cgroups
 from unikeel.shim import clearing
 from unikeel.shim.ending import Ending
-from unikeel.shim.live import Live, Registry
+from unikeel.shim.live import TASKS, Live, Registry
 from unikeel.shim.node import Node
 from unikeel.shim.oom import OomWatch
 from unikeel.shim.running import Running
@@ -40,7 +40,7 @@ def recover(node: Node, registry: Registry) -> None:
         if task.ident not in kept and process_lives(task):
             _adopt(node, task)
     for place in {Place(live.task.containerd, live.task.namespace) for live in registry}:
-        node.keeper.listen(f"task:{place.short}", node.layout.task_socket(place.short))
+        node.keeper.listen(f"{TASKS}{place.short}", node.layout.task_socket(place.short))
     failpoint("daemon.recovered")
     _boot_files(node)
     node.writer.write(node.outcomes.prune)

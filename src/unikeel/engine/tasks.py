@@ -10,7 +10,8 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 from unikeel.errors import AlreadyExists, NotFound, ResourceExhausted
 from unikeel.model.task_states import TaskState, check
@@ -52,8 +53,12 @@ _NAMES: Final = (
     "ident, containerd, namespace, id, state, created_ns, ttrpc, request, settings, slot, pid, start_time, boot_id, cgroups, "
     "started_ns, finished_ns, exit_code, ended_by, reason, strategy"
 )
+#: What a column is changed to; an object becomes JSON.
+Column = Value | dict[str, Any]
 _SELECT: Final = f"SELECT {_NAMES} FROM tasks"  # noqa: S608 - our own column names
 _JSON: Final = (7, 8, 13)
+#: No id that containerd accepts is longer than 76 letters.
+_USUAL: Final = 128
 
 
 class Task(NamedTuple):
@@ -111,7 +116,20 @@ class Task(NamedTuple):
 
 def identify(containerd: str, namespace: str, ident: str) -> str:
     """The name of a task with us: of its monitor, its sandbox, its directory."""
+    return (_identified if len(ident) < _USUAL else _hashed)(containerd, namespace, ident)
+
+
+def _hashed(containerd: str, namespace: str, ident: str) -> str:
     return hashlib.sha256(f"{containerd}\0{namespace}\0{ident}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
+
+
+#: Each request names its task.
+_identified: Final = lru_cache(1024)(_hashed)
+
+
+@lru_cache(64)
+def _short(containerd: str, namespace: str) -> str:
+    return hashlib.sha256(f"{containerd}\0{namespace}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 class Place(NamedTuple):
@@ -123,9 +141,7 @@ class Place(NamedTuple):
     @property
     def short(self) -> str:
         """A short name, for a socket."""
-        return hashlib.sha256(f"{self.containerd}\0{self.namespace}".encode("utf-8", "surrogateescape")).hexdigest()[
-            :16
-        ]
+        return _short(self.containerd, self.namespace)
 
 
 def _task(row: Row) -> Task:
@@ -197,29 +213,26 @@ class Tasks:
             )
         return slot
 
-    def update(self, cursor: sqlite3.Cursor, task: Task, state: TaskState | None = None, **changes: Value) -> Task:
-        """Change a task as the caller has it; mappings are given as JSON text. The task as it is then.
+    def update(self, cursor: sqlite3.Cursor, task: Task, state: TaskState | None = None, **changes: Column) -> Task:
+        """Change a task as the caller has it. The task as it is then.
 
         :raise FailedPrecondition: the state may not follow. :raise NotFound: the task is gone.
         """
+        values = [json.dumps(value) if isinstance(value, dict) else value for value in changes.values()]
+        names = ", ".join(f"{name} = ?" for name in changes)
+        replaced: dict[str, Any] = dict(changes)
         if state is not None:
             check(task.id, task.state, state)
-            changes["state"] = state.value
-        names = ", ".join(f"{name} = ?" for name in changes)
+            names += ", state = ?" if names else "state = ?"
+            values.append(state.value)
+            replaced["state"] = state
         cursor.execute(
             f"UPDATE tasks SET {names} WHERE ident = ? AND state = ?",  # noqa: S608 - our own column names
-            (*changes.values(), task.ident, task.state.value),
+            (*values, task.ident, task.state.value),
         )
         if cursor.rowcount != 1:
             raise NotFound(f"task {task.id} is gone or has changed meanwhile")
-        changes.pop("state", None)
-        replaced: dict[str, object] = {
-            name: json.loads(str(value)) if name in ("cgroups", "settings", "request") else value
-            for name, value in changes.items()
-        }
-        if state is not None:
-            replaced["state"] = state
-        return task._replace(**replaced)  # type: ignore[arg-type]  # the columns are the fields
+        return task._replace(**replaced)
 
     def note_signal(self, cursor: sqlite3.Cursor, task: Task, number: int) -> None:
         """Note the signal that is about to end a task, in whatever state it is."""

@@ -7,8 +7,7 @@ parent by nesting; attributes say which strategy served, whether it was a hit, h
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 Attribute = str | int | float | bool
@@ -42,6 +41,26 @@ class Span:
         }
 
 
+class _Block:
+    """The block of a ``with`` that a span times."""
+
+    __slots__ = ("_attributes", "_name", "_span", "_timeline")
+
+    def __init__(self, timeline: Timeline, name: str, attributes: dict[str, Attribute]) -> None:
+        self._timeline = timeline
+        self._name = name
+        self._attributes = attributes
+        self._span: Span | None = None
+
+    def __enter__(self) -> Span:
+        self._span = self._timeline._begin(self._name, self._attributes)  # noqa: SLF001 - two halves of one thing
+        return self._span
+
+    def __exit__(self, *_: object) -> None:
+        assert self._span is not None
+        self._timeline._end(self._span)  # noqa: SLF001
+
+
 class Timeline:
     """The spans of one start, in the order in which they began. Not for several threads at once."""
 
@@ -50,18 +69,20 @@ class Timeline:
         self.spans: list[Span] = []
         self._open: list[str] = []
 
-    @contextmanager
-    def span(self, name: str, **attributes: Attribute) -> Iterator[Span]:
+    def span(self, name: str, **attributes: Attribute) -> _Block:
         """Time a block; more attributes may be set on the span that it yields."""
+        return _Block(self, name, attributes)
+
+    def _begin(self, name: str, attributes: dict[str, Attribute]) -> Span:
         span = Span(name, self._open[-1] if self._open else "", time.monotonic_ns())
-        span.attributes.update(attributes)
+        span.attributes = attributes
         self.spans.append(span)
         self._open.append(name)
-        try:
-            yield span
-        finally:
-            self._open.pop()
-            span.end = time.monotonic_ns()
+        return span
+
+    def _end(self, span: Span) -> None:
+        self._open.pop()
+        span.end = time.monotonic_ns()
 
     def add(self, name: str, start: int, end: int, attributes: Mapping[str, Attribute] | None = None) -> Span:
         """A step that was timed elsewhere."""

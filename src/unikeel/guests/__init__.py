@@ -6,6 +6,7 @@ it is first asked for. To add a guest, add its file, and its name to :data:`unik
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from unikeel.errors import InvalidArgument, Unimplemented
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from unikeel.guests.contract import Guest
 
 
+@cache
 def guest(name: str) -> Guest:
     """The guest of this type.
 

@@ -47,12 +47,13 @@ class DaemonMode:
 
     def due(self) -> list[float | None]:
         """When :meth:`tick` is to be called next."""
-        return [self._supervisor.due(), self._listeners.due()]
+        return [self._supervisor.due(), self._listeners.due(), self._front.due()]
 
     def tick(self, now: float) -> None:
         """Do what is due."""
         self._supervisor.tick(now)
         self._listeners.tick(now)
+        self._front.tick(now)
 
     def leave(self) -> None:
         """The keeper ends in order."""

@@ -104,8 +104,17 @@ class Front:
                 self._manager.remove(self._stored(peer, part))
         peer.close()
         if tell and self._link is not None:
-            self._link.close(peer.number)
+            self._link.close(peer.number, at_once=bool(peer.pending))
         self._go_on()
+
+    def due(self) -> float | None:
+        """When :meth:`tick` is to be called next."""
+        return self._link.due() if self._link is not None else None
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        if self._link is not None:
+            self._link.tick(now)
 
     def _readable(self, peer: Peer) -> None:
         if not peer.reading:  # it has hung up: nobody waits for an answer

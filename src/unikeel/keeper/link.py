@@ -27,6 +27,11 @@ _SENT: Final = struct.Struct(">qB")
 _STREAM: Final = struct.Struct(">I")
 _MAX: Final = MAX_BODY + HEADER.size
 _CHUNK: Final = 256 * 1024
+#: So many bytes, in so many pieces, are written by one call, if there are more messages than one.
+_TOGETHER: Final = 16 * 1024
+_PIECES: Final = 64
+#: Seconds that a message may wait for another one that cannot.
+_PATIENCE: Final = 1.0
 
 
 class Listener(Protocol):
@@ -72,6 +77,8 @@ class Link:
         self._writing: list[memoryview] = []
         self._buffer = bytearray()
         self._ended = False
+        #: Since when something waits that can wait, for what cannot; 0: nothing does.
+        self._put_off = 0.0
         #: How many bytes of bodies wait to be written.
         self.queued = 0
         #: Told whenever some of those have been written.
@@ -82,23 +89,36 @@ class Link:
     # -- to the daemon ---------------------------------------------------------------------------------------------
 
     def open(self, number: int, name: str) -> None:
-        """There is a connection, on the listener of that name."""
-        self._queue(_Queued(OPEN, number, name.encode()))
+        """There is a connection, on the listener of that name. That can wait for its first frame: the daemon wakes once for both."""
+        self._queue(_Queued(OPEN, number, name.encode()), at_once=False)
 
     def frame(self, number: int, frame: bytes, received: int, attempt: int) -> None:
         """A frame of a connection, received at that time of the monotonic clock; ``attempt``: how often it was sent before."""
         self._queue(_Queued(FRAME, number, frame, received, attempt))
 
-    def close(self, number: int) -> None:
-        """A connection's peer is gone."""
-        self._queue(_Queued(CLOSE, number, b""))
+    def close(self, number: int, *, at_once: bool = True) -> None:
+        """A connection's peer is gone. :param at_once: false: nobody is at work for it, so that there is time until the next frame."""
+        self._queue(_Queued(CLOSE, number, b""), at_once=at_once)
 
-    def _queue(self, item: _Queued) -> None:
+    def _queue(self, item: _Queued, *, at_once: bool = True) -> None:
         if self._ended:
             return
         self._waiting.append(item)
         self.queued += len(item.body)
-        if not self._writing:
+        if self._writing:
+            return
+        if at_once:
+            self._write()
+        elif not self._put_off:
+            self._put_off = time.monotonic()
+
+    def due(self) -> float | None:
+        """When :meth:`tick` is to write what can wait no longer."""
+        return self._put_off + _PATIENCE if self._put_off else None
+
+    def tick(self, now: float) -> None:
+        """Write it, if it is time."""
+        if self._put_off and now >= self._put_off + _PATIENCE and not self._writing:
             self._write()
 
     def _writable(self) -> None:
@@ -108,9 +128,7 @@ class Link:
     def _write(self) -> None:
         while not self._ended and (self._writing or self._waiting):
             if not self._writing:
-                item = self._waiting.popleft()
-                self.queued -= len(item.body)
-                self._writing = [memoryview(item.head()), memoryview(item.body)]
+                self._take()
             try:
                 sent = self._socket.sendmsg(self._writing, (), socket.MSG_NOSIGNAL)
             except BlockingIOError:
@@ -125,8 +143,19 @@ class Link:
         if self._socket.fileno() >= 0:
             self._loop.want(self._socket.fileno(), read=True, write=bool(self._writing))
 
+    def _take(self) -> None:
+        """Take what goes out together: one message, and more as long as they are short."""
+        self._put_off = 0.0
+        size = 0
+        while self._waiting and size < _TOGETHER and len(self._writing) < _PIECES:
+            item = self._waiting.popleft()
+            self.queued -= len(item.body)
+            size += len(item.body)
+            self._writing += [memoryview(item.head()), memoryview(item.body)]
+
     def _forget_queue(self) -> None:
         self._ended = True
+        self._put_off = 0.0
         self._waiting.clear()
         self._writing = []
         self.queued = 0

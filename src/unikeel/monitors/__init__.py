@@ -6,6 +6,7 @@ it is first asked for. To add a monitor, add its file, and its row to :data:`uni
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from unikeel.errors import InvalidArgument, Unimplemented
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from unikeel.monitors.contract import Facts, Monitor
 
 
+@cache
 def monitor(name: str) -> Monitor:
     """The monitor of this name.
 

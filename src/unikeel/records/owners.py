@@ -10,26 +10,36 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from functools import cache
 from types import TracebackType
 from typing import Final, Self
 
 #: How the files of owners end, after their token.
 SUFFIX: Final = ".lock"
+_SHORT: Final = 4096
 
 
+@cache
 def boot_id() -> str:
     """The kernel's random identifier of this boot of the host."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
+    return _read("/proc/sys/kernel/random/boot_id").decode("ascii").strip()
 
 
 def start_time(pid: int) -> int:
     """When a process started, in clock ticks since boot (proc(5), field 22); 0 if there is no such process."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
+        return int(_read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[19])
     except (FileNotFoundError, ProcessLookupError):
         return 0
+
+
+def _read(path: str) -> bytes:
+    """A short file of the kernel's, without what Python's files are for."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, _SHORT)
+    finally:
+        os.close(fd)
 
 
 class Owner:

@@ -1,8 +1,8 @@
 """Writing for many: whatever changes come while a transaction goes to the disk are made together in the next.
 
 A change is a function of a cursor; each succeeds or fails by itself, and is on the disk when :meth:`Writer.write` returns. A transaction
-costs a flush of the disk, which 32 starts at once then share instead of queueing for. There is no thread of its own: whoever finds nobody writing writes
-for all who wait.
+costs a flush of the disk, which 32 starts at once then share instead of queueing for; one in which no change asks for that does without. There is no thread of
+its own: whoever finds nobody writing writes for all who wait.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ _TOGETHER: Final = 128
 class _Slot(Generic[T]):
     """A change's place in the queue, and what has come of it. Whoever waits does so at the writer's turn."""
 
-    __slots__ = ("change", "done", "problem", "result")
+    __slots__ = ("change", "done", "flush", "problem", "result")
 
-    def __init__(self, change: Change[T]) -> None:
+    def __init__(self, change: Change[T], *, flush: bool) -> None:
         self.change = change
+        self.flush = flush
         self.done = False
         self.result: T | None = None
         self.problem: BaseException | None = None
@@ -51,18 +52,21 @@ class Writer:
 
     def later(self, change: Change[object]) -> None:
         """Have a change made with the next one, or by :meth:`flush`: nobody waits for it, and to lose it does little harm."""
-        self._waiting.append(_Slot(change))
+        self._waiting.append(_Slot(change, flush=False))
 
     @property
     def waiting(self) -> bool:
         """Whether there are changes that are not made."""
         return bool(self._waiting)
 
-    def write(self, change: Change[T]) -> T:
-        """Make a change and wait until it is on the disk. Not from the event loop. :raise Internal: the writer is closed."""
+    def write(self, change: Change[T], *, flush: bool = True) -> T:
+        """Make a change and wait until it is on the disk. Not from the event loop.
+
+        :param flush: false: the end of the host may take it back, see :meth:`~unikeel.records.database.Database.write`. :raise Internal: the writer is closed.
+        """
         if self._closed:
             raise Internal("a change came after the end")
-        slot = _Slot(change)
+        slot = _Slot(change, flush=flush)
         self._waiting.append(slot)
         while not slot.done:
             self.flush()
@@ -88,7 +92,7 @@ class Writer:
     def _transaction(self, together: list[_Slot[Any]]) -> None:
         results: list[tuple[_Slot[Any], object, BaseException | None]] = []
         try:
-            with self._database.write() as cursor:
+            with self._database.write(flush=any(slot.flush for slot in together)) as cursor:
                 alone = len(together) == 1
                 results.extend((slot, *_made(cursor, slot.change, alone=alone)) for slot in together)
                 if alone and results[0][2] is not None:

@@ -30,13 +30,18 @@ def is_unified() -> bool:
 def of_process(pid: int) -> dict[str, str]:
     """The directories of a process's cgroups that exist; none if it is gone."""
     try:
-        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read(_READ).splitlines()
+        fd = os.open(f"/proc/{pid}/cgroup", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return {}
+    try:
+        data = os.read(fd, _READ)
+    except OSError:
+        return {}
+    finally:
+        os.close(fd)
     unified = is_unified()
     found: dict[str, str] = {}
-    for line in lines:
+    for line in data.decode("utf-8", "surrogateescape").splitlines():
         _, controllers, path = line.split(":", 2)
         if unified:
             if not controllers and path != "/":

@@ -6,6 +6,7 @@ runs, and again by a later keeper; the monitor never sees the directory.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from typing import Final
@@ -17,22 +18,37 @@ from unikeel.kernel.fd import OwnedFd
 #: Every name that a container's directory can have of these; what a run leaves of them goes with it.
 NAMES: Final = ("qmp.sock", "console.sock", "api.sock", OUTPUT, INPUT)
 
+#: The longest path that fits an address of a unix socket, with its end.
+_PATH: Final = 107
+
 
 def listen(directory: str, name: str) -> socket.socket:
     """A socket listening at ``directory/name`` (mode 0600), whatever the length of the path; an old one is replaced."""
     path = os.path.join(directory, name)
-    if os.path.lexists(path):
-        os.unlink(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        with short_path(directory, name) as short:
-            sock.bind(short)
-        os.chmod(path, 0o600)
+        os.fchmod(sock.fileno(), 0o600)  # which the file gets when it is made
+        try:
+            _bind(sock, directory, name)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            os.unlink(path)
+            _bind(sock, directory, name)
         sock.listen(8)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _bind(sock: socket.socket, directory: str, name: str) -> None:
+    path = os.path.join(directory, name)
+    if len(os.fsencode(path)) <= _PATH:
+        sock.bind(path)
+        return
+    with short_path(directory, name) as short:
+        sock.bind(short)
 
 
 def fifo(directory: str, name: str) -> OwnedFd:

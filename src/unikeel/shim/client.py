@@ -6,6 +6,7 @@ Used for what containerd serves by ttrpc (its events), for the runc shim, and by
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Self, TypeVar
 
@@ -16,6 +17,11 @@ from unikeel.errors import BadContent, DeadlineExceeded, ResourceExhausted, Unav
 from unikeel.shim import frames
 
 M = TypeVar("M", bound=Message)
+
+
+def _late(future: asyncio.Future[bytes]) -> None:
+    if not future.done():
+        future.set_exception(TimeoutError())
 
 
 class Client(asyncio.Protocol):
@@ -77,8 +83,7 @@ class Client(asyncio.Protocol):
             metadata=[ttrpc_pb2.KeyValue(key=key, value=value) for key, value in (metadata or {}).items()],
         )
         try:
-            async with asyncio.timeout(timeout):
-                body = await self._exchange(envelope.SerializeToString())
+            body = await self._exchange(envelope.SerializeToString(), timeout)
         except TimeoutError:
             raise DeadlineExceeded(f"{self.path} did not answer {what} within {timeout:g} s") from None
         try:
@@ -89,8 +94,11 @@ class Client(asyncio.Protocol):
             raise BadContent(f"the answer of {self.path} to {what} is malformed") from None
         raise of_rpc(response.status.code, response.status.message or f"{what} failed without a word")
 
-    async def _exchange(self, body: bytes) -> bytes:
-        await self._room.wait()
+    async def _exchange(self, body: bytes, seconds: float | None) -> bytes:
+        if not self._room.is_set():
+            begun = time.monotonic()
+            await asyncio.wait_for(self._room.wait(), seconds)
+            seconds = None if seconds is None else max(0.0, seconds - (time.monotonic() - begun))
         transport = self._transport
         if self.closed or transport is None:
             raise self._ended()
@@ -100,9 +108,12 @@ class Client(asyncio.Protocol):
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._pending[stream] = future
         transport.write(frame)
+        timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, _late, future)
         try:
             return await future
         finally:
+            if timer is not None:
+                timer.cancel()
             self._pending.pop(stream, None)
 
     def _ended(self) -> Unavailable:

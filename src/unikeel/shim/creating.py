@@ -19,7 +19,7 @@ from unikeel.engine.preparing import open_snapshot
 from unikeel.engine.tasks import Task
 from unikeel.engine.timeline import Timeline
 from unikeel.errors import BadContent, FailedPrecondition
-from unikeel.kernel.fd import OwnedFd
+from unikeel.guests import guest
 from unikeel.kernel.paths import remove_tree
 from unikeel.model.plan import DiskSpec, FileRole, LaunchPlan, LaunchRequest
 from unikeel.records.failpoint import failpoint
@@ -209,8 +209,6 @@ def _acquire(node: Node, wanted: Wanted, uid: int, timeline: Timeline) -> Acquir
 def _request(
     task: Task, settings: TaskSettings, accel: str, disk: DiskSpec | None, network: Connected | None
 ) -> LaunchRequest:
-    from unikeel.guests import guest
-
     return LaunchRequest(
         name=task.id,
         guest=settings.guest,
@@ -264,10 +262,12 @@ def _write_bundle(node: Node, wanted: Wanted, plan: LaunchPlan, uid: int) -> Non
 def write_json(path: str, value: Mapping[str, object]) -> None:
     """A new file with a JSON document, for root alone."""
     data = json.dumps(value).encode()
-    with OwnedFd(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)) as fd:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd.fileno(), view) :]
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    finally:
+        os.close(fd)
 
 
 def write_timeline(node: Node, task: Task, timeline: Timeline) -> None:

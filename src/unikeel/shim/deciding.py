@@ -155,9 +155,11 @@ def _memory(name: str, asked: int, config: Config, room: int | None) -> resource
 
 def _hostname(spec: Spec, name: str) -> str:
     """The configuration's; else a pod's, which it tells in the environment; else what of the container's name can be one (a pod's are too long)."""
-    told = next((item.partition("=")[2] for item in spec.env if item.startswith("HOSTNAME=")), "")
+    told = spec.hostname or next((item.partition("=")[2] for item in spec.env if item.startswith("HOSTNAME=")), "")
+    if told:
+        return told
     usable = "".join(char if char.isascii() and char.isalnum() else "-" for char in name)[:_LONGEST_NAME].strip("-")
-    return spec.hostname or told or usable or "unikeel"
+    return usable or "unikeel"
 
 
 def _limits(spec: Spec) -> Wishes:

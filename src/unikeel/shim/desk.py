@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 
-from unikeel.engine.tasks import Task
+from unikeel.engine.tasks import Column, Task
 from unikeel.errors import NotFound, UnikeelError
 from unikeel.model.task_states import TaskState
-from unikeel.records.database import Value
 from unikeel.shim.live import Live, Registry
 from unikeel.shim.node import Node
 from unikeel.shim.outbox import Event
@@ -85,7 +84,7 @@ class Desk:
         *,
         happened: Happened = nothing,
         answer: Answer | None = None,
-        **changes: Value,
+        **changes: Column,
     ) -> Task:
         """Change a task, tell what happened and remember what is answered, all in one transaction."""
         changed = await self.node.work(self.write, live.task, state, happened, answer, **changes)
@@ -97,7 +96,7 @@ class Desk:
         state: TaskState | None = None,
         happened: Happened = nothing,
         answer: Answer | None = None,
-        **changes: Value,
+        **changes: Column,
     ) -> Changed:
         """The same on the disk alone, from a worker; :meth:`changed` must follow in the event loop."""
         node = self.node

@@ -24,6 +24,7 @@ from unikeel.model.plan import DiskSpec
 _FILE_SYSTEMS: Final = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "erofs"})
 _MAPPER: Final = "/dev/mapper/"
 _GET_SIZE64: Final = 0x80081272
+_PIECE: Final = 64 << 10
 
 
 class RootMount(NamedTuple):
@@ -135,12 +136,22 @@ def _dm_name(number: str) -> str:
         return ""
 
 
+def _loops() -> list[str]:
+    """The loop devices that show a file. Of those that show none the kernel's list (proc(5)) says nothing, since they have no size."""
+    found = bytearray()
+    fd = os.open("/proc/partitions", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while data := os.read(fd, _PIECE):
+            found += data
+    finally:
+        os.close(fd)
+    names = (line.rpartition(b" ")[2] for line in found.splitlines() if b" loop" in line)
+    return [name.decode("ascii", "replace") for name in names if b"p" not in name[len(b"loop") :]]
+
+
 def _check_unused(mount: RootMount, info: os.stat_result) -> None:
     """See that no loop device shows this file for writing: then the host has it mounted, or may any time."""
-    names = [name for name in os.listdir("/sys/block") if name.startswith("loop")]
-    for name in names:
-        if not os.path.exists(f"/sys/block/{name}/loop/backing_file"):
-            continue
+    for name in _loops():
         try:
             with OwnedFd(os.open(f"/dev/{name}", os.O_RDONLY | os.O_CLOEXEC)) as device:
                 status = loop.status_of(device)

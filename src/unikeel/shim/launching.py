@@ -19,6 +19,7 @@ from unikeel.model.names import quote
 from unikeel.shim import answers
 from unikeel.shim.creating import write_json
 from unikeel.shim.desk import Desk
+from unikeel.shim.live import TASKS
 from unikeel.shim.looking import Looker, options_of
 from unikeel.shim.making import Making
 from unikeel.shim.server import Call, Method
@@ -78,7 +79,7 @@ class LauncherService:
             await node.work(node.writer.write, lambda cursor: node.tasks.remember(cursor, place, ttrpc))
         path = node.layout.task_socket(place.short)
         if place.short not in self._listening:  # the keeper, and what it listens at, lives longer than we
-            await node.work(node.keeper.listen, f"task:{place.short}", path)
+            await node.work(node.keeper.listen, f"{TASKS}{place.short}", path)
             self._listening.add(place.short)
         return f"unix://{path}"
 
@@ -139,8 +140,10 @@ def _write_address(bundle: str, address: str) -> None:
     path = os.path.join(bundle, "address")
     try:
         fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with open(fd, "w", encoding="utf-8") as file:
-            file.write(address)
+        try:
+            os.write(fd, address.encode())
+        finally:
+            os.close(fd)
         os.replace(path + ".new", path)
     except OSError as error:
         raise NotFound(f"the bundle {bundle} cannot be written to: {error.strerror}") from None

@@ -13,6 +13,8 @@ from unikeel.engine.timeline import Timeline
 from unikeel.errors import NotFound
 from unikeel.model.task_states import TaskState
 
+#: The names of the listeners of places begin with it.
+TASKS = "task:"
 _DONE = frozenset({TaskState.STOPPED, TaskState.DELETING})
 _ABSENT = frozenset({TaskState.CREATING, TaskState.DELETING})
 

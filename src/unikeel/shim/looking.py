@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from unikeel.boot.contract import Choice, Parent, Source
 from unikeel.boot.readers.contract import PathError, PathReason
 from unikeel.containerd.wire import bootstrap_pb2
+from unikeel.eager import begun
 from unikeel.engine.tasks import identify
 from unikeel.errors import NotFound
 from unikeel.model.image_config import URUNC_JSON_LIMIT, choose, from_annotations, from_urunc_json
-from unikeel.model.image_fields import GuestConfig
+from unikeel.model.image_fields import OWN_PREFIX, PREFIX, GuestConfig
 from unikeel.shim import ocispec, wishes
 from unikeel.shim.identity import UNKNOWN, Identifier, Identity
 from unikeel.shim.node import Node
@@ -27,6 +29,9 @@ _KEPT: Final = 512
 _KEPT_SECONDS: Final = 300.0
 #: So many images' urunc.json are remembered.
 _IMAGES: Final = 256
+_PREFIXES: Final = (PREFIX, OWN_PREFIX)
+#: Characters of the annotations of one container, beyond which the choice is not remembered.
+_USUAL: Final = 16 << 10
 
 
 class Look(NamedTuple):
@@ -61,6 +66,29 @@ def options_of(value: bytes, ident: str, namespace: str) -> Wishes:
     return wishes.from_options(packed.type_url, packed.value)
 
 
+_Fields = tuple[tuple[str, str], ...]
+
+
+def _fields(annotations: Mapping[str, str]) -> _Fields:
+    """Those that say how an image is run."""
+    return tuple((key, value) for key, value in annotations.items() if key.startswith(_PREFIXES))
+
+
+def _choose(given: _Fields, manifest: _Fields, labels: _Fields, image: str) -> GuestConfig | None:
+    """What they say together."""
+    return choose(dict(given), dict(manifest), dict(labels), lambda: None, image)
+
+
+#: It is asked twice for each container, and answered the same for all of an image.
+_chosen: Final = lru_cache(_IMAGES)(_choose)
+
+
+def _choice(look: Look, identity: Identity, name: str) -> GuestConfig | None:
+    sets = (_fields(look.spec.annotations), _fields(identity.manifest), _fields(identity.labels))
+    is_usual = sum(len(value) for fields in sets for _, value in fields) <= _USUAL
+    return (_chosen if is_usual else _choose)(*sets, name)
+
+
 class Looker:
     """Looks at containers, for one node."""
 
@@ -77,7 +105,7 @@ class Looker:
         :raise NotFound, InvalidArgument: as :func:`unikeel.shim.ocispec.read`.
         """
         spec = ocispec.read(bundle) if ocispec.is_small(bundle) else await self._node.work(ocispec.read, bundle)
-        task = asyncio.get_running_loop().create_task(self._identify(containerd, namespace, ident))
+        task = begun(self._identify(containerd, namespace, ident))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         found = Look(spec, options, task, time.monotonic())
         for name, kept in list(self._looks.items()):
@@ -112,7 +140,7 @@ class Looker:
         """
         identity = await look.identity
         name = identity.image or ident
-        found = choose(look.spec.annotations, identity.manifest, identity.labels, lambda: None, name)
+        found = _choice(look, identity, name)
         parent = identity.parent or identity.committed
         if found is not None or parent is None:
             return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping
@@ -108,7 +107,8 @@ class Making:
         """Record the task, make it, record that it is made; in one worker, since each hand-over between threads costs."""
         node = self._node
         with timeline.span("record"):
-            task = node.writer.write(lambda cursor: node.tasks.add(cursor, wanted.task))
+            # What is made from here on does not survive a loss of power, so that its record need not.
+            task = node.writer.write(lambda cursor: node.tasks.add(cursor, wanted.task), flush=False)
         live.task = task
         failpoint("task.create.recorded")
         created = create(node, wanted._replace(task=task), timeline)
@@ -120,7 +120,7 @@ class Making:
             pid=created.pid,
             start_time=created.start_time,
             boot_id=created.boot_id,
-            cgroups=json.dumps(created.cgroups),
+            cgroups=dict(created.cgroups),
             strategy=created.strategy,
         )
         failpoint("task.create.created")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Callable, Coroutine
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
@@ -16,6 +15,7 @@ from unikeel.boot.service import BootFiles
 from unikeel.config import Config
 from unikeel.containerd.bridge import Bridge
 from unikeel.containerd.reach import ContainerdReach
+from unikeel.eager import begun
 from unikeel.engine.disk_making import DiskMaker, MakingLimits
 from unikeel.engine.layout import Layout, daemon_directory, open_layout
 from unikeel.engine.services import Notice, Services
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 P = ParamSpec("P")
-#: Short: an event of which it is not written down that containerd took it is told again by the next daemon.
-_FLUSH_SECONDS: Final = 0.01
+#: Short: an event of which it is not written down that containerd took it is told again by the next daemon. Whatever else is written meanwhile takes it along,
+#: the task's own next change above all.
+_FLUSH_SECONDS: Final = 0.5
 _DIRECTORIES: Final = ("c", "r", "tasks")
 
 
@@ -163,12 +164,19 @@ class TaskServices(Services):
         self.made.tick(self.config.containerd_made_linger, self.reach.is_gone)
 
 
-def _begun(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """A task that has already run as far as it goes without waiting, where Python can do that."""
-    loop = asyncio.get_running_loop()
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(coroutine, loop=loop, eager_start=True)
-    return loop.create_task(coroutine)
+async def _told(coroutine: Coroutine[Any, Any, T], waiter: asyncio.Future[T]) -> None:
+    """Run something, and tell a future, unless nobody waits for that any more, what came of it."""
+    try:
+        result = await coroutine
+    except asyncio.CancelledError:
+        waiter.cancel()
+        raise
+    except BaseException as error:  # noqa: BLE001 - it is handed to whoever waits
+        if not waiter.done():
+            waiter.set_exception(error)
+    else:
+        if not waiter.done():
+            waiter.set_result(result)
 
 
 def _file_identity(path: str) -> tuple[int, ...]:
@@ -194,7 +202,7 @@ class Node:
         self.writer = Writer(services.database)
         self._workers = Workers(services.config.daemon_workers)
         self._flushing: asyncio.TimerHandle | None = None
-        self._running: set[asyncio.Task[Any]] = set()
+        self._running: set[asyncio.Future[Any]] = set()
 
     async def work(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Do something that may block, in one of the workers. What the kernel refuses is told as an error of ours."""
@@ -205,18 +213,20 @@ class Node:
 
     async def finish(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run something to its end even if who asked for it goes away meanwhile; its result."""
-        task = _begun(coroutine)
-        if task.done():
-            return task.result()
-        self._running.add(task)
-        task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
+        waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.begin(_told(coroutine, waiter))
+        return await waiter
 
     def begin(self, coroutine: Coroutine[Any, Any, object]) -> None:
         """Run something that nobody waits for."""
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._running.add(task)
-        task.add_done_callback(self._ended)
+        self._keep(begun(coroutine))
+
+    def _keep(self, future: asyncio.Future[Any]) -> None:
+        if not future.done():
+            self._running.add(future)
+            future.add_done_callback(self._ended)
+        elif not future.cancelled():
+            future.exception()
 
     def later(self, change: Change[object]) -> None:
         """Have a change made soon, together with others; nobody waits for it, and to lose it does little harm. From the event loop."""
@@ -227,9 +237,9 @@ class Node:
     def _flush(self) -> None:
         self._flushing = None
         if self.writer.waiting:
-            self.begin(self.work(self.writer.flush))
+            self._keep(self._workers.run(self.writer.flush))
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _ended(self, task: asyncio.Future[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # whoever waited has it; nobody else needs to know

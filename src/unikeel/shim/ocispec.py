@@ -73,13 +73,15 @@ def read(bundle: str) -> Spec:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise NotFound(f"the bundle {bundle} has no {_FILE}: {error.strerror}") from None
-    with open(fd, "rb") as file:
+    try:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
             raise InvalidArgument(f"{path} is not a regular file")
-        data = file.read(LIMIT + 1)
-        if len(data) > LIMIT:
+        if info.st_size > LIMIT:
             raise InvalidArgument(f"{path} has more than {LIMIT} bytes")
+        data = os.read(fd, info.st_size)
+    finally:
+        os.close(fd)
     return parse(data)
 
 
@@ -135,7 +137,7 @@ def _memory(resources: Mapping[str, Any]) -> int:
 def _cgroup(value: object) -> str:
     """A cgroup's path, or ``slice:prefix:name`` for systemd. What climbs up, or is no name, is refused."""
     text = _text(value, "linux.cgroupsPath")
-    if ".." in text.replace(":", "/").split("/") or any(not char.isprintable() for char in text):
+    if ".." in text.replace(":", "/").split("/") or not text.isprintable():
         raise InvalidArgument(f"linux.cgroupsPath is {quote(text)}, which is no path of a cgroup")
     return text
 
@@ -201,7 +203,11 @@ def _strings(value: object, what: str) -> tuple[str, ...]:
 
 
 def _texts(value: object, what: str) -> dict[str, str]:
-    return {key: _text(item, f"{what}[{quote(key)}]") for key, item in _object(value, what).items()}
+    found = _object(value, what)
+    for key, item in found.items():
+        if not isinstance(item, str) or "\0" in item:
+            found[key] = _text(item, f"{what}[{quote(key)}]")
+    return found
 
 
 def _number(value: object, what: str, least: int = 0) -> int:

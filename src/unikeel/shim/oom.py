@@ -58,8 +58,11 @@ class OomWatch:
         event = -1
         try:
             event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            with open(f"{directory}/cgroup.event_control", "w", encoding="ascii") as file:
-                file.write(f"{event} {control}")
+            wish = os.open(f"{directory}/cgroup.event_control", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(wish, f"{event} {control}".encode("ascii"))
+            finally:
+                os.close(wish)
         except OSError:
             os.close(control)
             if event >= 0:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from google.protobuf.any_pb2 import Any
 from google.protobuf.empty_pb2 import Empty
-from google.protobuf.timestamp_pb2 import Timestamp
 
-from unikeel.containerd.wire import forward_pb2, types_pb2
+from unikeel.containerd.wire import forward_pb2
+from unikeel.eager import begun
 from unikeel.errors import DeadlineExceeded, Unavailable, UnikeelError
 from unikeel.records.writer import Change
 from unikeel.shim.client import Client
@@ -29,15 +27,14 @@ _LOG = logging.getLogger("unikeel.events")
 
 def envelope(event: Event) -> forward_pb2.ForwardRequest:
     """An event as it is handed over."""
-    seconds, nanoseconds = divmod(event.when_ns, 1_000_000_000)
-    return forward_pb2.ForwardRequest(
-        envelope=types_pb2.Envelope(
-            timestamp=Timestamp(seconds=seconds, nanos=nanoseconds),
-            namespace=event.namespace,
-            topic=event.topic,
-            event=Any(type_url=event.type, value=event.body),
-        )
-    )
+    request = forward_pb2.ForwardRequest()
+    found = request.envelope
+    found.timestamp.seconds, found.timestamp.nanos = divmod(event.when_ns, 1_000_000_000)
+    found.namespace = event.namespace
+    found.topic = event.topic
+    found.event.type_url = event.type
+    found.event.value = event.body
+    return request
 
 
 class _Queue:
@@ -49,38 +46,33 @@ class _Queue:
         self._outbox = outbox
         self._later = later
         self._events: deque[Event] = deque()
-        self._news = asyncio.Event()
-        self._empty = asyncio.Event()
         self._client: Client | None = None
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        #: Hands over what there is, one after the other; ends with the last.
+        self._task: asyncio.Task[None] | None = None
 
     def put(self, events: Iterable[Event]) -> None:
         """Take events, in their order; beyond the bound the oldest are given up."""
         self._events.extend(events)
-        self._empty.clear()
         while len(self._events) > KEPT:
             self._forget(self._events.popleft())
-        self._news.set()
+        if self._task is None or self._task.done():
+            self._task = begun(self._hand_over())
 
     def _forget(self, event: Event) -> None:
         self._later(lambda cursor: self._outbox.taken(cursor, event.containerd, event.number))
 
-    async def _run(self) -> None:
+    async def _hand_over(self) -> None:
         failures = 0
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            while self._events:
-                event = self._events[0]
-                if await self._told(event):
-                    failures = 0
-                    if self._events and self._events[0] is event:
-                        self._events.popleft()
-                        self._forget(event)
-                else:
-                    await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
-                    failures += 1
-            self._empty.set()
+        while self._events:
+            event = self._events[0]
+            if await self._told(event):
+                failures = 0
+                if self._events and self._events[0] is event:
+                    self._events.popleft()
+                    self._forget(event)
+            else:
+                await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+                failures += 1
 
     async def _told(self, event: Event) -> bool:
         """Hand an event over; False: another attempt may do. What containerd refuses is given up."""
@@ -106,10 +98,9 @@ class _Queue:
 
     async def close(self, seconds: float) -> None:
         """Hand over what can be handed over in this time, then end."""
-        if self._events:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), seconds)
-        self._task.cancel()
+        if self._task is not None and not self._task.done():
+            await asyncio.wait((self._task,), timeout=seconds)
+            self._task.cancel()
         await self.disconnect()
 
 

@@ -235,7 +235,9 @@ class Running:
         if number in _ENDING or number == signal.SIGKILL:
             live.changed(live.task._replace(ended_by=number))
             await self._node.work(
-                self._node.writer.write, lambda cursor: self._node.tasks.note_signal(cursor, live.task, number)
+                self._node.writer.write,
+                lambda cursor: self._node.tasks.note_signal(cursor, live.task, number),
+                flush=False,
             )
         failpoint("task.kill.noted")
         process = open_process(live.task)

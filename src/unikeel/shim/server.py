@@ -18,13 +18,13 @@ import logging
 import os
 import socket
 import struct
-import sys
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from unikeel.containerd.wire import ttrpc_pb2
+from unikeel.eager import begun
 from unikeel.errors import (
     DeadlineExceeded,
     Internal,
@@ -131,7 +131,7 @@ class ServerConnection:
     ) -> None:
         self._server = server
         self._number = number
-        self._listener = listener
+        self.listener = listener
         self._send = send
         self._park = park
         self._last = 0
@@ -171,7 +171,12 @@ class ServerConnection:
             raise ResourceExhausted(f"{STREAMS} requests of this connection are unanswered", "wait for some of them")
         request = _parsed(ttrpc_pb2.Request, frame.body, "request")
         method = self._server.method(request.service, request.method)
-        message = _parsed(method.request, request.payload, f"request of {request.service}/{request.method}")
+        try:
+            message = method.request.FromString(request.payload)
+        except DecodeError:
+            raise InvalidArgument(
+                f"the request of {f'{request.service}/{request.method}'[:200]} is malformed"
+            ) from None
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (request.timeout_nano - age_ns) / 1e9 if request.timeout_nano > 0 else None
         if deadline is not None and deadline <= loop.time():
@@ -180,7 +185,7 @@ class ServerConnection:
         call = Call(
             connection=self._number,
             stream=frame.stream,
-            listener=self._listener,
+            listener=self.listener,
             namespace=metadata.get(NAMESPACE, ""),
             metadata=metadata,
             deadline=deadline,
@@ -194,7 +199,7 @@ class ServerConnection:
         self._running[call.stream] = running
         if call.deadline is not None:
             running.timer = asyncio.get_running_loop().call_at(call.deadline, self._expire, call.stream, request)
-        running.task = _begin(self._answer(call, method, message))
+        running.task = begun(self._answer(call, method, message))  # most handlers end without waiting
 
     async def _answer(self, call: Call, method: Method, message: Message) -> None:
         """Run a handler, and send what comes of it."""
@@ -206,7 +211,7 @@ class ServerConnection:
         except asyncio.CancelledError:
             frame = _failure(call.stream, Unavailable("the call was cancelled"), code=1)
         except Exception:  # noqa: BLE001 - whatever it is, it ends this call and nothing else
-            _LOG.exception("%s failed on %r", getattr(method.handle, "__qualname__", "a handler"), self._listener)
+            _LOG.exception("%s failed on %r", getattr(method.handle, "__qualname__", "a handler"), self.listener)
             frame = _failure(
                 call.stream, Internal("unikeel made a mistake here; its log says which", "please report it")
             )
@@ -245,14 +250,6 @@ class _Running:
             self.timer.cancel()
         if self.task is not None:
             self.task.cancel()
-
-
-def _begin(work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-    """Run a coroutine in a task, where Python can from within this call: most handlers end without waiting."""
-    loop = asyncio.get_running_loop()
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(work, loop=loop, eager_start=True)
-    return loop.create_task(work)
 
 
 def _parsed(kind: type[M], data: bytes, what: str) -> M:

@@ -35,7 +35,7 @@ class Wishes(NamedTuple):
 
     def over(self, other: Wishes) -> Wishes:
         """These, and where they say nothing, the others."""
-        return Wishes(*(mine or theirs for mine, theirs in zip(self, other, strict=True)))  # type: ignore[arg-type]  # field by field
+        return Wishes(*[mine or theirs for mine, theirs in zip(self, other, strict=True)])  # type: ignore[arg-type]  # field by field
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
