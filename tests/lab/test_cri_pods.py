@@ -139,7 +139,7 @@ def test_a_limit_is_changed(setting: Setting, pod: Pod) -> None:
     guest = pod.create("guest", HELLO, args=("wait",), memory=1 << 30)
     world.cri.start(guest)
     world.cri.update(guest, memory_limit_in_bytes=900 << 20)
-    until(lambda: world.memory_limit(guest, _NAMESPACE) == (900 << 20) + MONITOR, "the limit is the new one", 5)
+    until(lambda: world.memory_limit(guest, _NAMESPACE) == (900 << 20) + MONITOR, "the limit is the new one")
 
 
 def test_a_terminal_in_a_pod(setting: Setting, pod: Pod) -> None:

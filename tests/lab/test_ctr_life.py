@@ -10,7 +10,7 @@ import pytest
 
 from lab_support import oom
 from lab_support.stage import Setting, nothing_left, settings
-from lab_support.waiting import PATIENCE, Stopwatch, until
+from lab_support.waiting import PATIENCE, until
 from lab_support.world import ANNOTATED, BROKEN, COMBINATIONS, DISK, HELLO, LABELLED, MONITOR
 
 __all__ = ["nothing_left"]
@@ -128,7 +128,7 @@ def test_updating_changes_the_cgroup(setting: Setting) -> None:
     setting.detached(ident, "wait", flags=["--memory-limit", str(1 << 30)])
     assert world.memory_limit(ident) == (1 << 30) + MONITOR
     world.update(ident, memory={"limit": 900 << 20})
-    until(lambda: world.memory_limit(ident) == (900 << 20) + MONITOR, "the limit is the new one", 5)
+    until(lambda: world.memory_limit(ident) == (900 << 20) + MONITOR, "the limit is the new one")
     world.remove(ident)
 
 
@@ -189,13 +189,12 @@ def test_the_guest_has_a_disk(setting: Setting) -> None:
 
 
 def test_a_kernel_that_is_none(setting: Setting) -> None:
-    """The monitor ends before the guest ran: the start says so in a sentence, soon, and nothing stays."""
-    ident, watch = setting.new(), Stopwatch()
+    """The monitor ends before the guest ran: the start says so in a sentence, and nothing stays."""
+    ident = setting.new()
     done = setting.run(ident, "exit=0", image=BROKEN, check=False)
     assert done.returncode != 0
     assert "traceback" not in done.stderr.lower()
     assert "kernel" in done.stderr, done.stderr
-    assert watch() < 20
     setting.world.remove(ident)
 
 

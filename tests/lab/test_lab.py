@@ -216,7 +216,7 @@ def test_the_machine_takes_files_and_commands_at_once(machine: Machine) -> None:
         thread.start()
     for thread in sleepers:
         thread.join()
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 15  # one after the other, they would take 16
     with pytest.raises(LabError, match=r"has not ended"):
         machine.run(["sleep", "60"], timeout=0.5)
     with pytest.raises(LabError, match=r"No such file"):

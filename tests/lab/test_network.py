@@ -119,7 +119,7 @@ def test_a_pod_s_guest_answers_at_the_pod_s_address(setting: Setting) -> None:
         assert get(world, url) == said
         (helper,) = world.programs("passt.avx2", "--interface") or world.programs("passt", "--interface")
         world.cri.stop(guest, timeout=0)
-        until(lambda: not os.path.exists(f"/proc/{helper}"), "the helper ends with its guest", 5)
+        until(lambda: not os.path.exists(f"/proc/{helper}"), "the helper ends with its guest")
         assert get(world, url) == ""
 
 
