@@ -7,10 +7,11 @@ a key is taken once, a view needs a committed parent, what no lease keeps :meth:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Unpack
 from urllib.parse import quote, unquote
 
@@ -46,6 +47,12 @@ class Shelf:
 
     def names(self) -> list[str]:
         return sorted(unquote(name) for name in os.listdir(self._directory) if not name.startswith("."))
+
+    def items(self) -> Iterator[tuple[str, JSON]]:
+        """Names and what they name. Others may take things away meanwhile."""
+        for name in self.names():
+            with contextlib.suppress(NotFound):
+                yield name, self.get(name)
 
     def get(self, name: str) -> JSON:
         try:
@@ -112,7 +119,7 @@ class FakeSnapshots:
 
     def names(self, kind: str = VIEW) -> list[str]:
         """The snapshots of a kind."""
-        return [name for name in self._shelf.names() if self._shelf.get(name)["kind"] == kind]
+        return [name for name, value in self._shelf.items() if value["kind"] == kind]
 
     async def stat(self, key: str, **_options: Unpack[Options]) -> SnapshotInfo:
         """One snapshot."""
@@ -120,7 +127,9 @@ class FakeSnapshots:
         return self._info(key)
 
     def _info(self, key: str) -> SnapshotInfo:
-        found = self._shelf.get(key)
+        return self._told(key, self._shelf.get(key))
+
+    def _told(self, key: str, found: JSON) -> SnapshotInfo:
         labels = found["labels"]
         created = int(str(found["created"]))
         named = {str(name): str(value) for name, value in labels.items()} if isinstance(labels, dict) else {}
@@ -160,7 +169,7 @@ class FakeSnapshots:
     async def remove(self, key: str, **_options: Unpack[Options]) -> None:
         """Remove one that nothing is made on."""
         self._state.before("remove")
-        if any(self._shelf.get(name)["parent"] == key for name in self._shelf.names()):
+        if any(value["parent"] == key for _, value in self._shelf.items()):
             raise FailedPrecondition(f"cannot remove {key}: it has children")
         self._shelf.remove(key)
         self._state.after("remove")
@@ -168,7 +177,7 @@ class FakeSnapshots:
     async def list(self, filters: Sequence[str] = (), **_options: Unpack[Options]) -> list[SnapshotInfo]:
         """Those that one of the filters fits."""
         self._state.before("list")
-        return [info for info in map(self._info, self._shelf.names()) if fits(filters, info.labels)]
+        return [info for one in self._shelf.items() if fits(filters, (info := self._told(*one)).labels)]
 
     def collect(self) -> None:
         """Take the views that no lease keeps."""
@@ -216,8 +225,8 @@ class FakeLeases:
     async def list(self, filters: Sequence[str] = (), **_options: Unpack[Options]) -> list[Lease]:
         """Those that one of the filters fits."""
         found = []
-        for name in self._shelf.names():
-            labels = self._shelf.get(name)["labels"]
+        for name, value in self._shelf.items():
+            labels = value["labels"]
             assert isinstance(labels, dict)
             if fits(filters, labels):
                 found.append(Lease(name, labels))
