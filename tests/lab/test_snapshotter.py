@@ -18,7 +18,7 @@ from lab_support.processes import Process, kill_and_wait, processes
 from lab_support.waiting import PATIENCE, until
 from lab_support.world import HELLO, LONG, RUNTIME, World
 from unikeel.containerd.client import Containerd
-from unikeel.errors import Unavailable
+from unikeel.errors import NotFound, Unavailable
 from unikeel.snapshots.contract import Info, Kind, Mount
 from unikeel.testing.containerd_suite import KEPT, ContainerdSuite, Snapshotter
 from unikeel.testing.remote_snapshots import RemoteSnapshots
@@ -267,6 +267,10 @@ def test_killed_under_calls(lab: Native) -> None:
             assert read_content(mount.source) == "content"
             client.remove("looking")
             client.remove(info.name)
+        # What a lost answer has left to containerd alone is counted as a child, and not listed.
+        for name in (name for caller in callers for name in caller.asked):
+            with contextlib.suppress(NotFound):
+                client.remove(name)
         client.remove("base")
 
 
@@ -289,11 +293,12 @@ def _stat(client: RemoteSnapshots, name: str) -> bool:
 
 
 class _Caller(threading.Thread):
-    """Goes through the life of snapshots again and again; ``told``: what it was told is there, and is."""
+    """Goes through the life of snapshots again and again; ``told``: what it was told is there, and is; ``asked``: all that it asked for."""
 
     def __init__(self, lab: Native, number: int, over: threading.Event) -> None:
         super().__init__(daemon=True)
         self.told: dict[str, Kind] = {}
+        self.asked: list[str] = []
         self.done = 0
         self.problem: BaseException | None = None
         self._number = number
@@ -315,6 +320,7 @@ class _Caller(threading.Thread):
 
     def _life(self, name: str) -> None:
         client, view = self._client, f"{name} view"
+        self.asked += [name, view]
         client.prepare(name, "base", KEPT)
         self.told[name] = Kind.ACTIVE
         client.view(view, "base", KEPT)
