@@ -6,7 +6,7 @@ import os
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from unikeel.errors import FailedPrecondition, NotFound
@@ -100,17 +100,21 @@ class Process:
     ) -> None:
         owners = root / "owners"
         owners.mkdir(parents=True, exist_ok=True)
-        self.owner = Owner(str(owners))
-        self.database = Database(str(root / "records.db"))
-        self.store = ThinStore(
-            pool,
-            self.database,
-            consumer=consumer,
-            owner=self.owner.token,
-            is_dead=self.owner.is_dead,
-            empty_size=SMALL,
-            admit=admit,
-        )
+        with ExitStack() as undo:
+            self.owner = Owner(str(owners))
+            undo.callback(self.owner.close)
+            self.database = Database(str(root / "records.db"))
+            undo.callback(self.database.close)
+            self.store = ThinStore(
+                pool,
+                self.database,
+                consumer=consumer,
+                owner=self.owner.token,
+                is_dead=self.owner.is_dead,
+                empty_size=SMALL,
+                admit=admit,
+            )
+            undo.pop_all()
 
     def close(self) -> None:
         """Close everything; devices stay active."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from lab.machine import Machine
 from lab_support.inside import run_inside
 
@@ -18,3 +20,13 @@ def test_the_suites_of_every_store(machine: Machine) -> None:
 
 def test_killed_at_every_step(machine: Machine) -> None:
     assert " passed" in run_inside(machine, "test_thin_kills.py")
+
+
+@pytest.mark.long
+def test_something_is_wrong(machine: Machine) -> None:
+    assert " passed" in run_inside(machine, "test_thin_faults.py")
+
+
+@pytest.mark.long
+def test_any_sequence_of_calls(machine: Machine) -> None:
+    assert " passed" in run_inside(machine, "test_thin_sequences.py")

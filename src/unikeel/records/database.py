@@ -66,11 +66,15 @@ class Database:
             self._connection = sqlite3.connect(
                 path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
             )
+        except sqlite3.Error as error:
+            raise _translate(error, path) from error
+        try:
             self._use_write_ahead()
             self._connection.execute("PRAGMA synchronous=NORMAL")  # it flushes at checkpoints, and we after commits
             self._connection.execute("PRAGMA foreign_keys=ON")
             self._schemas = self._read_schemas()
         except sqlite3.Error as error:
+            self._connection.close()
             raise _translate(error, path) from error
 
     def _use_write_ahead(self) -> None:
