@@ -71,6 +71,12 @@ def undo_start(services: Services, container: Container, reason: str) -> None:
     services.containers.move(container, state, owner="", pid=0, reason=reason)
 
 
+def _too_long(container: Container, seconds: float) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"the start of {container.name} took longer than {seconds:g} s", "give it longer with --timeout"
+    )
+
+
 def _start(
     services: Services, container: Container, settings: Settings, timeline: Timeline, seconds: float
 ) -> Container:
@@ -91,7 +97,8 @@ def _start(
             if settings.sandbox:
                 services.sandboxes.start(container.id)
             failpoint("start.sandbox-started")
-            await_exec(done_read, deadline)
+            if not await_exec(done_read, deadline):
+                raise _too_long(container, seconds)
         strategy = prepared.boot.strategy
     with timeline.span("vcpu"):
         await_vcpu(services, container, prepared.plan.control, deadline)
@@ -99,9 +106,7 @@ def _start(
         with timeline.span("network"):
             await_ports(services, container, settings, deadline)
     if time.monotonic() > deadline:
-        raise DeadlineExceeded(
-            f"the start of {container.name} took longer than {seconds:g} s", "give it longer with --timeout"
-        )
+        raise _too_long(container, seconds)
     container = services.containers.move(
         container, ContainerState.RUNNING, started_ns=time.time_ns(), strategy=strategy, exit_code=None
     )
