@@ -55,10 +55,16 @@ def test_the_end_of_input_is_no_end_of_the_guest(setting: Setting) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.close()
-        until(lambda: setting.world.status(ident) == "RUNNING", f"{ident} runs")
+        os.set_blocking(process.stdout.fileno(), False)
+        output, said = process.stdout, bytearray()
+
+        def has_said() -> bool:
+            said.extend(output.read() or b"")
+            return b"command line: wait" in said
+
+        until(has_said, f"{ident} has said what it does")
         setting.world.ctr("tasks", "kill", "-s", "KILL", ident)
         assert process.wait(PATIENCE) == 137
-        assert b"command line: wait" in process.stdout.read()
     setting.world.remove(ident)
 
 
