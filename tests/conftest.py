@@ -15,7 +15,7 @@ from collections.abc import Generator
 from typing import TypeVar
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 TIER = os.environ.get("UNIKEEL_TIER", "")
 LONG = os.environ.get("UNIKEEL_LONG") == "1"
@@ -25,8 +25,9 @@ _Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
 
 def pytest_configure(config: pytest.Config) -> None:
     """The same examples every time, unless new ones are asked for; however long one takes, since the machine may be busy."""
-    settings.register_profile("new", deadline=None)
-    settings.register_profile("the same", deadline=None, derandomize=True)
+    patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("new", patient)
+    settings.register_profile("the same", patient, derandomize=True)
     is_same = not LONG and config.getoption("--hypothesis-seed", default=None) is None
     settings.load_profile("the same" if is_same else "new")
 
