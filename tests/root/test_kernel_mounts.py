@@ -86,7 +86,7 @@ def test_a_loop_device_ends_with_its_last_user(image: str) -> None:
         assert loop.find(file.fileno()) is None
         device = loop.attach(file.fileno())
         assert device.status.backs(os.fstat(file.fileno()))
-        assert (device.status.read_only, device.status.autoclear) == (True, True)
+        assert (device.status.read_only, device.status.autoclear, device.status.direct_io) == (True, True, True)
         found = loop.find(file.fileno())
         assert found is not None
         assert found.path == device.path

@@ -45,6 +45,7 @@ class LoopStatus(NamedTuple):
     size_limit: int
     read_only: bool
     autoclear: bool
+    direct_io: bool
 
     def backs(self, info: os.stat_result) -> bool:
         """Whether it shows the whole of the file with this stat."""
@@ -64,12 +65,9 @@ class LoopDevice(NamedTuple):
 
 
 def attach(backing: int, *, writable: bool = False) -> LoopDevice:
-    """A new loop device of the file ``backing`` (a descriptor).
+    """A new loop device of the file ``backing`` (a descriptor), with direct I/O where the file system does it: otherwise what is read is cached twice.
 
-    A read-only one reads through the page cache, where a committed snapshot mostly is already: with direct I/O, mounting one took twice as long on an idle
-    disk, and many times as long on a busy one.
-
-    :param writable: what is written to the device goes to the file, which must be open for writing; with direct I/O where the file system does it.
+    :param writable: what is written to the device goes to the file, which must be open for writing.
 
     A free number can be taken by somebody else between finding and configuring it; then the next one is tried at once.
 
@@ -79,7 +77,7 @@ def attach(backing: int, *, writable: bool = False) -> LoopDevice:
         path = f"/dev/loop{_free_number()}"
         device = _open_node(path, writable=writable)
         try:
-            _configure(device, backing, _DIRECT_IO if writable else _READ_ONLY)
+            _configure(device, backing, _DIRECT_IO | (0 if writable else _READ_ONLY))
             return LoopDevice(path, device, _status(device))
         except OSError as error:
             device.close()
@@ -192,6 +190,7 @@ def _status(device: OwnedFd) -> LoopStatus:
         size_limit=limit,
         read_only=bool(flags & _READ_ONLY),
         autoclear=bool(flags & _AUTOCLEAR),
+        direct_io=bool(flags & _DIRECT_IO),
     )
 
 
