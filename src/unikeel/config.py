@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.config_values import (
     ADDRESS,
@@ -31,6 +31,7 @@ from unikeel.config_values import (
 )
 from unikeel.errors import ConfigError
 from unikeel.model.names import nearest, quote
+from unikeel.values import NamedTuple
 
 #: Where the file is if nobody says otherwise. It may be missing; one that somebody named may not.
 DEFAULT_PATH: Final = "/etc/unikeel/config.toml"

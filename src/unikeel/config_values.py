@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.model.names import nearest
+from unikeel.values import NamedTuple
 
 Value = str | int | float
 

@@ -25,7 +25,8 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import NamedTuple
+
+from unikeel.values import NamedTuple
 
 
 class UnikeelError(Exception):

@@ -16,7 +16,7 @@ _LINES = 600
 _FUNCTION_LINES = 60
 #: Front ends: nobody imports them. ``bench`` and ``doctor`` look at everything.
 _FRONT_ENDS = ("cli",)
-#: These import nobody of ours but the errors and themselves.
+#: These import nobody of ours but the errors, the named tuples and themselves.
 _FOUNDATIONS = ("model", "kernel")
 #: These may start processes or issue system calls by themselves, beside ``kernel``.
 _CTYPES = ("kernel", "keeper")
@@ -49,7 +49,7 @@ def _imports(tree: ast.Module) -> Iterator[str]:
 
 @pytest.mark.parametrize("package", _FOUNDATIONS)
 def test_foundations_import_nobody_of_ours(package: str) -> None:
-    allowed = ("unikeel.errors", f"unikeel.{package}")
+    allowed = ("unikeel.errors", "unikeel.values", f"unikeel.{package}")
     found = [
         (name, wanted)
         for name, tree, _ in _modules()
@@ -79,6 +79,15 @@ def test_the_keeper_s_process_imports_only_the_standard_library_and_itself() -> 
         if name.startswith("keeper" + os.sep) and os.path.basename(name) not in outside
         for wanted in _imports(tree)
         if wanted.startswith("unikeel.") and not wanted.startswith("unikeel.keeper")
+    ]
+    assert found == []
+
+
+def test_named_tuples_are_those_that_are_compiled_late() -> None:
+    found = [
+        name
+        for name, tree, _ in _modules()
+        if "typing.NamedTuple" in _imports(tree) and not name.startswith(("keeper" + os.sep, "values.py"))
     ]
     assert found == []
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from unikeel.bench.rows import Board, Json, Key
 from unikeel.errors import BadContent
+from unikeel.values import NamedTuple
 
 
 def sample(key: Key, value: float) -> str:

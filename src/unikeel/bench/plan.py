@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Final, NamedTuple
+from typing import Final
+
+from unikeel.values import NamedTuple
 
 #: Every metric, and what ``--only`` takes.
 METRICS: Final = ("acquire", "exec", "import", "ready", "host_memory", "span")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.bench.rows import Row, find
+from unikeel.values import NamedTuple
 
 ACQUIRE_MS: Final = 1.0
 COPY_RATIO: Final = 30.0

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from unikeel.bench import environment
 from unikeel.bench.lines import Found
@@ -19,6 +19,7 @@ from unikeel.bench.progress import Block, Progress, World
 from unikeel.bench.quiet import Quiet
 from unikeel.bench.rows import Board, Document, Json, Key, Row
 from unikeel.errors import PermissionDenied, UnikeelError, mapping
+from unikeel.values import NamedTuple
 from unikeel.version import VERSION
 
 _INTERRUPTED: Final = 130

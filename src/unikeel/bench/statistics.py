@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
+
+from unikeel.values import NamedTuple
 
 CONFIDENCE: Final = 0.95
 

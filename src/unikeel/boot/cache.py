@@ -17,7 +17,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from unikeel.boot.contract import FILL, BootFile, Choice, Freed, Opened, Parent, Reach, Source, Timeline, Wanted
 from unikeel.boot.ledger import Entry, Ledger
@@ -28,6 +28,7 @@ from unikeel.boot.spans import span
 from unikeel.errors import ResourceExhausted, Unavailable
 from unikeel.kernel.fd import OwnedFd
 from unikeel.records.failpoint import failpoint
+from unikeel.values import NamedTuple
 
 if TYPE_CHECKING:
     from unikeel.boot.mounted import Mounter

@@ -9,10 +9,11 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import TracebackType
-from typing import Final, NamedTuple, Protocol, Self
+from typing import Final, Protocol, Self
 
 from unikeel.errors import InvalidArgument
 from unikeel.kernel.fd import OwnedFd
+from unikeel.values import NamedTuple
 
 MIB: Final = 1 << 20
 

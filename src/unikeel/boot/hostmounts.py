@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.boot.contract import HostMount
 from unikeel.errors import Unavailable
+from unikeel.values import NamedTuple
 
 #: File systems that our own readers read.
 READABLE: Final = frozenset({"ext2", "ext3", "ext4", "erofs"})

@@ -11,11 +11,12 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.boot.contract import Parent
 from unikeel.boot.policy import Kept
 from unikeel.records.database import Database, Row, Value
+from unikeel.values import NamedTuple
 
 _SCHEMA: Final = (
     """

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.boot.contract import Choice
+from unikeel.values import NamedTuple
 
 #: Where a failure of the means leads. ``view`` is never a fallback: it costs most and gives no more than ``shared-view``.
 _ORDER: Final = (Choice.CACHE, Choice.SHARED_VIEW, Choice.VIEW, Choice.COPY)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.boot.contract import Parent
 from unikeel.records.database import Database, Row
+from unikeel.values import NamedTuple
 
 _COLUMNS: Final = "parent_key, purpose, container, consumer, namespace, snapshotter, parent, view, lease, old_lease, leased_ns, giving"
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from unikeel.cli.failures import say
+from unikeel.values import NamedTuple
 
 if TYPE_CHECKING:
     from unikeel.config import Config

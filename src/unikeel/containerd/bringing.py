@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.containerd.client import Containerd
 from unikeel.containerd.records import COMMITTED, Descriptor, ImageRecord
@@ -25,6 +25,7 @@ from unikeel.images import digests, manifests
 from unikeel.images.documents import Document
 from unikeel.images.manifests import Image, Manifest
 from unikeel.images.store import ImageStore
+from unikeel.values import NamedTuple
 
 _EXPIRE: Final = "containerd.io/gc.expire"
 _CONTENT: Final = "containerd.io/gc.ref.content"

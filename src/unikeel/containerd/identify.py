@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, TypeVar
 
 from unikeel.boot.contract import Parent
 from unikeel.containerd.records import COMMITTED, ContainerRecord, Descriptor, Mount, SnapshotInfo
@@ -20,6 +20,7 @@ from unikeel.eager import begun
 from unikeel.errors import BadContent, FailedPrecondition, NotFound
 from unikeel.images import manifests
 from unikeel.images.documents import Document
+from unikeel.values import NamedTuple
 
 V = TypeVar("V")
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.containerd.records import Packed
 from unikeel.errors import InvalidArgument
 from unikeel.images.manifests import Image
+from unikeel.values import NamedTuple
 
 #: The type of a specification in a container's record.
 SPEC: Final = "types.containerd.io/opencontainers/runtime-spec/1/Spec"

@@ -6,7 +6,9 @@ Times are nanoseconds since 1970, 0 where containerd gives none. Mappings are no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
+
+from unikeel.values import NamedTuple
 
 #: Kinds of snapshots.
 VIEW: Final = "view"

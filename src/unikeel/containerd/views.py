@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.boot.reached import ReachedRow
 from unikeel.containerd import leasing
@@ -18,6 +18,7 @@ from unikeel.containerd.records import Mount
 from unikeel.containerd.services import Client
 from unikeel.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, UnikeelError
 from unikeel.records.failpoint import failpoint
+from unikeel.values import NamedTuple
 
 #: Seconds that one call may take: devmapper makes one device after the other.
 CALL: Final = 60.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NoReturn
 
 from unikeel.config import Config
 from unikeel.daemon.only_snapshotter import open_snapshotter_layout
@@ -15,6 +15,7 @@ from unikeel.keeper.client import KeeperClient, KeeperSettings, become
 from unikeel.keeper.listeners import HELD
 from unikeel.shim.node import open_task_layout
 from unikeel.snapshots.service.claim import check_unclaimed
+from unikeel.values import NamedTuple
 
 _LOOK_SECONDS: Final = 0.02
 READY_SECONDS: Final = 30.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import NamedTuple
 
 from unikeel.errors import UnikeelError
+from unikeel.values import NamedTuple
 
 
 class Level(Enum):

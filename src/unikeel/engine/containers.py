@@ -11,11 +11,12 @@ import os
 import sqlite3
 import time
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
 from unikeel.model.states import ContainerState, check
 from unikeel.records.database import Database, Row, Value
+from unikeel.values import NamedTuple
 
 _SCHEMA: Final = (
     """

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import Unavailable
 from unikeel.kernel.fd import OwnedFd
 from unikeel.kernel.memfd import sealed
 from unikeel.model.plan import OwnInit
+from unikeel.values import NamedTuple
 
 #: virtio over PCI (q35) and MMIO (microvm), disk, file system, network card, power button. ext4 asks for a checksum by name, which no dependency says.
 DRIVERS: Final = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "crc32c_generic", "ext4", "evdev", "button")

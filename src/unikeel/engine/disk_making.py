@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.boot import flight
 from unikeel.boot.contract import FILL, Parent, Reach, Timeline
@@ -21,6 +21,7 @@ from unikeel.records.failpoint import failpoint
 from unikeel.snapshots.contract import RAW_OR_QCOW2, Disk
 from unikeel.snapshots.ext4 import write_image
 from unikeel.snapshots.ext4.trees import Bounds, HostTree
+from unikeel.values import NamedTuple
 
 #: The file system of a made disk.
 FILE_SYSTEM: Final = "ext4"

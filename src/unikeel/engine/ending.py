@@ -10,7 +10,7 @@ import json
 import os
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from unikeel.engine.services import Services, read_text
 from unikeel.engine.settings import Settings
@@ -20,6 +20,7 @@ from unikeel.kernel.fd import OwnedFd
 from unikeel.model.plan import ExitRule, decode_exit
 from unikeel.records.owners import boot_id, start_time
 from unikeel.sandbox.sockets import console_path
+from unikeel.values import NamedTuple
 
 if TYPE_CHECKING:
     from unikeel.engine.containers import Container

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import NamedTuple
 
 from unikeel.guests import guest
 from unikeel.kernel.fd import OwnedFd
 from unikeel.kernel.memfd import sealed, sealed_bytes
 from unikeel.model.cpio import ALIGNMENT
 from unikeel.model.plan import LaunchRequest
+from unikeel.values import NamedTuple
 
 
 class Initrd(NamedTuple):

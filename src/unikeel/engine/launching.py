@@ -6,7 +6,7 @@ import os
 import select
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from unikeel.engine.containers import Container
 from unikeel.engine.ending import exit_report, holds, wait_for_exit
@@ -19,6 +19,7 @@ from unikeel.kernel.fd import OwnedFd
 from unikeel.model.plan import Control
 from unikeel.records.failpoint import failpoint
 from unikeel.sandbox.sockets import console_path
+from unikeel.values import NamedTuple
 
 if TYPE_CHECKING:
     from unikeel.keeper.wire import Json

@@ -18,9 +18,10 @@ All directories are 0700: what is in them is for root alone.
 from __future__ import annotations
 
 import os
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import InvalidArgument, PermissionDenied, ResourceExhausted
+from unikeel.values import NamedTuple
 
 _DIRECTORIES: Final = ("owners", "images", "snapshots", "boot", "containers", "facts")
 

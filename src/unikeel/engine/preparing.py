@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from unikeel import monitors
 from unikeel.boot.contract import Acquired, Choice, HostMount, Source
@@ -21,6 +21,7 @@ from unikeel.kernel.fd import OwnedFd
 from unikeel.kernel.paths import remove_tree
 from unikeel.model.plan import Console, DiskSpec, FileRole, LaunchPlan, LaunchRequest, UserNet
 from unikeel.records.failpoint import failpoint
+from unikeel.values import NamedTuple
 
 if TYPE_CHECKING:
     from unikeel.monitors.contract import Facts

@@ -12,7 +12,7 @@ import select
 import socket
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Self
+from typing import Self
 
 from unikeel.engine.console import ConsoleReader
 from unikeel.engine.containers import Container
@@ -21,6 +21,7 @@ from unikeel.engine.services import Services
 from unikeel.engine.settings import Settings
 from unikeel.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unavailable
 from unikeel.network.ports import Port
+from unikeel.values import NamedTuple
 
 _HINT = "use first-output, console:REGEX or port:N"
 _KEPT = 64 * 1024

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 
 from unikeel.boot.flight import locked
-from unikeel.engine import tasks
 from unikeel.engine.containers import Container
 from unikeel.engine.creating import discard
 from unikeel.engine.ending import adopt, exit_report, process_lives, wait_for_exit
@@ -185,6 +184,8 @@ def _await_report_or_give_up(services: Services, container: Container) -> None:
 
 def _half_done(services: Services) -> None:
     """What dead owners left in the stores: snapshots, fills, copies, views, downloads."""
+    from unikeel.engine import tasks
+
     undone = services.snapshots.reconcile(services.owner.is_dead)
     for name in undone.undone:
         services.notice(f"took back a half-made snapshot: {name}")

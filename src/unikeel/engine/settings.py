@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.model.image_fields import GuestConfig
 from unikeel.network.ports import Port
+from unikeel.values import NamedTuple
 
 _MIB: Final = 1 << 20
 

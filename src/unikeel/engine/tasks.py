@@ -11,11 +11,12 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from unikeel.errors import AlreadyExists, NotFound, ResourceExhausted
 from unikeel.model.task_states import TaskState, check
 from unikeel.records.database import Database, Row, Value
+from unikeel.values import NamedTuple
 
 _SCHEMA: Final = (
     """

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from unikeel.errors import InvalidArgument
 from unikeel.model.plan import ExitRule, LaunchRequest
 from unikeel.model.rootfs import BlockSupport
+from unikeel.values import NamedTuple
 
 
 class Solo5Devices(NamedTuple):

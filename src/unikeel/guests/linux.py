@@ -13,7 +13,7 @@ line itself and expects single quotes. Variables that are also kernel parameters
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import InvalidArgument
 from unikeel.guests import own_init, urunit
@@ -22,6 +22,7 @@ from unikeel.model import cpio
 from unikeel.model.names import quote
 from unikeel.model.plan import ExitRule, LaunchRequest, Net
 from unikeel.model.rootfs import BlockSupport
+from unikeel.values import NamedTuple
 
 #: COMMAND_LINE_SIZE of x86 (arch/x86/include/asm/setup.h) without its NUL.
 CMDLINE_LIMIT: Final = 2047

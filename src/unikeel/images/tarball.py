@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from enum import Enum
-from typing import NamedTuple
 
 from unikeel.errors import BadContent
 from unikeel.images.tarfields import Malformed, decimal, nanoseconds, number, octal, owner, records, shown, text
 from unikeel.images.tarsparse import Sparse, is_sparse, joined, read_sparse
+from unikeel.values import NamedTuple
 
 _BLOCK = 512
 _ZERO = bytes(_BLOCK)

@@ -7,9 +7,9 @@ against an image's limits as if it were stored whole, since the image's file sys
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 from unikeel.images.tarfields import Malformed, natural, number, text
+from unikeel.values import NamedTuple
 
 _BLOCK = 512
 _GNU = b"ustar "

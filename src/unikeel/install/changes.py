@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import FailedPrecondition
+from unikeel.values import NamedTuple
 
 #: What is appended to the name of a file that was there before us.
 BACKUP: Final = ".before-unikeel"

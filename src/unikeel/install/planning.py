@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from unikeel.errors import UnikeelError
 from unikeel.install import texts, toml_edit
@@ -11,6 +10,7 @@ from unikeel.install.changes import Change, backup_path, current, digest
 from unikeel.install.record import BLOCK, DIRECTORY, FILE, IMPORT, LINK, Entry
 from unikeel.install.situation import Situation, check_free, check_free_snapshotter, covers, says_what_to_unpack
 from unikeel.shim.launcher import PROGRAM
+from unikeel.values import NamedTuple
 
 
 class Wishes(NamedTuple):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import BadContent
+from unikeel.values import NamedTuple
 
 _NAME: Final = "install-containerd.json"
 _FORMAT: Final = 1

@@ -6,12 +6,13 @@ import glob
 import os
 import re
 import subprocess
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from unikeel.errors import FailedPrecondition, InvalidArgument, NotFound
 from unikeel.install import toml_edit
 from unikeel.install.changes import current
 from unikeel.install.texts import runtime_path, transfer_path
+from unikeel.values import NamedTuple
 
 _MIGRATE: Final = "`containerd config migrate` prints it as a newer one"
 _MOST_IMPORTS: Final = 256

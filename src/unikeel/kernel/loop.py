@@ -11,10 +11,11 @@ import errno
 import fcntl
 import os
 import struct
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import Unavailable
 from unikeel.kernel.fd import OwnedFd
+from unikeel.values import NamedTuple
 
 _CONTROL: Final = "/dev/loop-control"
 _GET_FREE: Final = 0x4C82

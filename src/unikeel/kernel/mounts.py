@@ -10,10 +10,11 @@ import errno
 import os
 import struct
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.kernel import libc
 from unikeel.kernel.fd import OwnedFd
+from unikeel.values import NamedTuple
 
 _AT_FDCWD: Final = -100
 _AT_EMPTY_PATH: Final = 0x1000

@@ -9,7 +9,9 @@ from __future__ import annotations
 import posixpath
 import stat
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final
+
+from unikeel.values import NamedTuple
 
 #: Every archive begins, in an initrd, at a multiple of this.
 ALIGNMENT: Final = 4

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
+
+from unikeel.values import NamedTuple
 
 PREFIX: Final = "com.urunc.unikernel."
 OWN_PREFIX: Final = "org.unikeel."

@@ -7,9 +7,10 @@ descriptors. The process gets them in the order of :attr:`LaunchPlan.files`, the
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.model.image_fields import GuestConfig
+from unikeel.values import NamedTuple
 
 #: The descriptor number of a plan's first file: 0, 1 and 2 are the monitor's own standard streams.
 FIRST_FD: Final = 3

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from unikeel.guests.contract import Guest
 from unikeel.model.plan import LaunchPlan, LaunchRequest
+from unikeel.values import NamedTuple
 
 
 class Facts(NamedTuple):

@@ -11,12 +11,13 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import InvalidArgument, Unavailable
 from unikeel.monitors.contract import Facts
 from unikeel.monitors.memory import read_memory, write_memory
 from unikeel.records.owners import boot_id
+from unikeel.values import NamedTuple
 
 #: Seconds that the guest may take under each accelerator.
 DEADLINE: Final = 1.0

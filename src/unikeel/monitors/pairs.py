@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.model.names import PAIRS
+from unikeel.values import NamedTuple
 
 
 class Proof(Enum):

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import Unavailable
 from unikeel.monitors.contract import Facts
 from unikeel.monitors.memory import read_memory, write_memory
+from unikeel.values import NamedTuple
 
 #: Seconds that a program may take to say its version: on a cold disk, much of it is read for that.
 VERSION_DEADLINE: Final = 20.0

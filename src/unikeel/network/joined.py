@@ -9,10 +9,11 @@ import os
 import socket
 import stat
 import struct
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.kernel import netns
 from unikeel.kernel.fd import OwnedFd
+from unikeel.values import NamedTuple
 
 _LIMIT: Final = 64 << 10
 #: Of the namespace of the thread that opens it.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import AlreadyExists, InvalidArgument, PermissionDenied
+from unikeel.values import NamedTuple
 
 _PROTOCOLS: Final = ("tcp", "udp")
 _HINT: Final = "write HOST:GUEST, as in -p 8080:80, with an IPv4 address before it or /udp behind it if wanted"

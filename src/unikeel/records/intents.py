@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from typing import NamedTuple
 
 from unikeel.records.database import Database
 from unikeel.records.owners import Owner
+from unikeel.values import NamedTuple
 
 _SCHEMA = (
     """

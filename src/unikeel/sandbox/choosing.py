@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import Unavailable
 from unikeel.keeper.client import KeeperClient
 from unikeel.kernel.paths import find_program, remove_tree
 from unikeel.sandbox.runtime import CANDIDATES, Runtime, Sandboxes, find_runtime
+from unikeel.values import NamedTuple
 
 _FILE: Final = "runtime.json"
 _PROGRAM: Final = "/usr/bin/true"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from unikeel.model.plan import Control
+from unikeel.values import NamedTuple
 
 
 class Line(NamedTuple):

@@ -7,11 +7,12 @@ without capabilities, private namespaces, and limits of memory, CPU and processe
 from __future__ import annotations
 
 import os
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.model.plan import LaunchPlan
 from unikeel.sandbox.root import destination
 from unikeel.sandbox.seccomp import profile
+from unikeel.values import NamedTuple
 
 _PERIOD_US: Final = 100_000
 _PROCESSES: Final = 512

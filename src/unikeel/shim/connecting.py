@@ -12,12 +12,13 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from unikeel.errors import FailedPrecondition, InvalidArgument, Unavailable
 from unikeel.guests import guest as find_guest
 from unikeel.model.plan import UserNet
 from unikeel.shim import wishes
+from unikeel.values import NamedTuple
 
 if TYPE_CHECKING:
     from unikeel.config import Config

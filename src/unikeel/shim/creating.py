@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from unikeel import monitors
 from unikeel.boot.contract import Acquired, Choice, HostMount, Source
@@ -33,6 +33,7 @@ from unikeel.shim.bundle_log import say
 from unikeel.shim.connecting import Connected, attach, await_helper
 from unikeel.shim.disks import open_disk
 from unikeel.shim.stdio import open_streams
+from unikeel.values import NamedTuple
 
 if TYPE_CHECKING:
     from unikeel.boot.contract import Parent

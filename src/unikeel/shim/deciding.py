@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from unikeel.config import Config
 from unikeel.engine.disk_making import FILE_SYSTEM
@@ -20,6 +20,7 @@ from unikeel.shim.connecting import Network
 from unikeel.shim.disks import RootMount, block_mount
 from unikeel.shim.ocispec import Spec
 from unikeel.shim.wishes import Wishes
+from unikeel.values import NamedTuple
 
 _NOT_MADE: Final = f"{NO_DEVICE}, and no disk is made of a snapshot that is not the image's own (its name is not that of the image's layers)"
 _LONGEST_NAME: Final = 63

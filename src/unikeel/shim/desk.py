@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import Message
 
@@ -16,6 +16,7 @@ from unikeel.shim.node import Node
 from unikeel.shim.outbox import Event
 from unikeel.shim.outcomes import Asked
 from unikeel.shim.publisher import Publisher
+from unikeel.values import NamedTuple
 
 if TYPE_CHECKING:
     from unikeel.shim.oom import OomWatch

@@ -12,13 +12,14 @@ import os
 import stat
 import struct
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import FailedPrecondition, NotFound
 from unikeel.kernel import devmapper, loop
 from unikeel.kernel.fd import OwnedFd
 from unikeel.model.names import quote
 from unikeel.model.plan import DiskSpec
+from unikeel.values import NamedTuple
 
 #: File systems that a disk may hold, as containerd names them.
 _FILE_SYSTEMS: Final = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "erofs"})

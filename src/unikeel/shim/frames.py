@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import ResourceExhausted
+from unikeel.values import NamedTuple
 
 #: Length of the body, number of the stream, kind, flags.
 HEADER: Final = struct.Struct(">IIBB")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from unikeel.boot.contract import Parent
+from unikeel.values import NamedTuple
 
 
 class Identity(NamedTuple):

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.boot.contract import Choice, Parent, Source
 from unikeel.boot.readers.contract import PathError, PathReason
@@ -24,6 +24,7 @@ from unikeel.shim.identity import UNKNOWN, Identifier, Identity
 from unikeel.shim.node import Node
 from unikeel.shim.ocispec import Spec
 from unikeel.shim.wishes import Wishes
+from unikeel.values import NamedTuple
 
 _KEPT: Final = 512
 _KEPT_SECONDS: Final = 300.0

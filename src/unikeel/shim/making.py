@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from unikeel.containerd.wire import task_pb2
 from unikeel.engine.tasks import Task, identify
@@ -25,6 +24,7 @@ from unikeel.shim.live import Live
 from unikeel.shim.looking import Looker
 from unikeel.shim.outcomes import Asked
 from unikeel.shim.wishes import Wishes
+from unikeel.values import NamedTuple
 
 _LOG = logging.getLogger("unikeel.tasks")
 _KILLED = 137

@@ -9,10 +9,11 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from unikeel.errors import InvalidArgument, NotFound
 from unikeel.model.names import quote
+from unikeel.values import NamedTuple
 
 #: The longest configuration that is read, in bytes.
 LIMIT: Final = 4 << 20

@@ -12,11 +12,12 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from unikeel.engine.tasks import Task
 from unikeel.errors import UnikeelError
 from unikeel.model.task_states import TaskState
+from unikeel.values import NamedTuple
 
 if TYPE_CHECKING:
     from unikeel.shim.live import Live, Registry

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from typing import Final, NamedTuple
+from typing import Final
 
 from google.protobuf.message import Message
 
 from unikeel.records.database import Database, Row
+from unikeel.values import NamedTuple
 
 _SCHEMA: Final = (
     """

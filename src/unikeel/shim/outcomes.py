@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import UnikeelError, mapping, of_rpc
 from unikeel.records.database import Database
+from unikeel.values import NamedTuple
 
 _SCHEMA: Final = (
     """

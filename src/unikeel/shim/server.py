@@ -19,7 +19,7 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -36,6 +36,7 @@ from unikeel.errors import (
     mapping,
 )
 from unikeel.shim import frames
+from unikeel.values import NamedTuple
 
 #: How many requests of one connection may be unanswered at a time.
 STREAMS: Final = 1024

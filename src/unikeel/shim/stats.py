@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 
 from unikeel.containerd.wire import metrics_v1_pb2, metrics_v2_pb2
 from unikeel.sandbox.cgroups import UNIFIED, number, numbers, read
+from unikeel.values import NamedTuple
 
 _UNLIMITED: Final = (1 << 64) - 1
 _TICK_NS: Final = 10_000_000

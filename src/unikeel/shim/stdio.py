@@ -11,12 +11,13 @@ import os
 import select
 import stat
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from unikeel.errors import DeadlineExceeded, InvalidArgument, NotFound, Unimplemented
 from unikeel.kernel.fd import OwnedFd
 from unikeel.model.names import quote
+from unikeel.values import NamedTuple
 
 if TYPE_CHECKING:
     from unikeel.engine.tasks import Task

@@ -7,11 +7,12 @@ Nothing of an annotation reaches a command line but through these checks.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from unikeel.errors import InvalidArgument
 from unikeel.model.image_fields import FIELDS, OWN_PREFIX
 from unikeel.model.names import MONITORS, nearest, quote
+from unikeel.values import NamedTuple
 
 if TYPE_CHECKING:
     from unikeel.config import Config

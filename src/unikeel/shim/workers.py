@@ -9,9 +9,10 @@ import asyncio
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 from unikeel.errors import Unavailable
+from unikeel.values import NamedTuple
 
 T = TypeVar("T")
 _NAME: Final = "work"

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.records.database import Database, Row
 from unikeel.snapshots.contract import How, Info, Kind, Usage
 from unikeel.snapshots.metadata import prepare_tables
+from unikeel.values import NamedTuple
 
 #: How the consumers begin that are a store's own.
 OWN: Final = "@"

@@ -10,7 +10,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
+
+from unikeel.values import NamedTuple
 
 #: What containerd's services take: raw block images only.
 RAW_ONLY: Final = frozenset({"raw"})

@@ -14,10 +14,11 @@ A filter is a comma-separated list of selectors that must all hold; of several f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import InvalidArgument
 from unikeel.snapshots.contract import Info
+from unikeel.values import NamedTuple
 
 _MAX_FILTERS: Final = 1024
 _MAX_LENGTH: Final = 16384

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import NotFound
 from unikeel.records.database import Row
 from unikeel.snapshots.contract import How, Info, Kind, Usage
+from unikeel.values import NamedTuple
 
 SCHEMA: Final = (
     """

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from unikeel.errors import NotFound
 from unikeel.records.database import Database
 from unikeel.snapshots.contract import SnapshotStore
 from unikeel.snapshots.file_store import FileStore
+from unikeel.values import NamedTuple
 
 if TYPE_CHECKING:
     from unikeel.snapshots.pools.opening import OpenPool

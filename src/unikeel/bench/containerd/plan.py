@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final
+
+from unikeel.values import NamedTuple
 
 #: Every metric that ``--only`` takes, and the groups of samples that give it.
 METRICS: Final[Mapping[str, tuple[str, ...]]] = {

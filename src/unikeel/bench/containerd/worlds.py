@@ -6,13 +6,14 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from unikeel.bench import contents, lines
 from unikeel.bench.containerd.plan import NATIVE, Block, World
 from unikeel.bench.lines import Found
 from unikeel.bench.rows import Board, Json
 from unikeel.errors import NotFound, Unavailable
+from unikeel.values import NamedTuple
 
 if TYPE_CHECKING:
     from lab.place import Place

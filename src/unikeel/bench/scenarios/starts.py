@@ -11,13 +11,14 @@ import contextlib
 import json
 import os
 import socket
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.bench.plan import Plan, Progress
 from unikeel.bench.rows import Board, Key
 from unikeel.bench.stage import SNAPSHOTTER, STRATEGIES, Stage
 from unikeel.engine.timeline import Timeline
 from unikeel.errors import UnikeelError
+from unikeel.values import NamedTuple
 
 _STARTS: Final = 30
 #: A series that begins with so many failures is not tried any further.

@@ -8,9 +8,10 @@ import io
 import json
 import random
 import tarfile
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.images.digests import chain_id
+from unikeel.values import NamedTuple
 
 NAME: Final = "bench.unikeel/layered:1"
 #: Shares of the layers, in 16ths of the whole.

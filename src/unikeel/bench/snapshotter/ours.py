@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from unikeel.bench.snapshotter.plan import SIZE_MIB
+from unikeel.values import NamedTuple
 
 if TYPE_CHECKING:
     from lab.place import Place

@@ -6,7 +6,9 @@ A world is a containerd with one of its own block snapshotters, after which the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final
+
+from unikeel.values import NamedTuple
 
 #: Every metric that ``--only`` takes, and the groups of samples that give it.
 METRICS: Final[Mapping[str, tuple[str, ...]]] = {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.bench.promises import Ratio, Verdict, ratio
 from unikeel.bench.rows import Row
+from unikeel.values import NamedTuple
 
 #: A store with 5,000 snapshots may take so many times as long for a Prepare as one with 50.
 FULL: Final = 1.2

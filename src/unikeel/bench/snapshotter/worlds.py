@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from unikeel.bench import lines
 from unikeel.bench.lines import Found
@@ -15,6 +15,7 @@ from unikeel.bench.snapshotter import layered, ours
 from unikeel.bench.snapshotter.inside.session import Contender
 from unikeel.bench.snapshotter.plan import CONTENT_MIB, NATIVE, SIZE_MIB, Block, World
 from unikeel.errors import Unavailable
+from unikeel.values import NamedTuple
 
 if TYPE_CHECKING:
     from lab.place import Place

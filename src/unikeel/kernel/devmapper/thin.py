@@ -6,10 +6,11 @@ Source: the kernel's ``Documentation/admin-guide/device-mapper/thin-provisioning
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import BadContent, InvalidArgument
 from unikeel.kernel.devmapper.wire import SECTOR, Target
+from unikeel.values import NamedTuple
 
 #: Thin devices are told apart by numbers of 24 bits.
 MAX_ID: Final = (1 << 24) - 1

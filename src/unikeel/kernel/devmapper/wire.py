@@ -8,9 +8,10 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import FailedPrecondition, InvalidArgument
+from unikeel.values import NamedTuple
 
 #: struct dm_ioctl: version, sizes, counts, flags, event, padding; the device; name and uuid.
 HEADER: Final = struct.Struct("=3I I I I i I I I Q 128s 129s 7s")

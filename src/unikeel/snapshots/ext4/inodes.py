@@ -5,11 +5,11 @@ from __future__ import annotations
 import stat
 import struct
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from unikeel.errors import BadContent
 from unikeel.snapshots.ext4.layout import BLOCK, INODE_SIZE
 from unikeel.snapshots.ext4.nodes import Node
+from unikeel.values import NamedTuple
 
 #: A symbolic link shorter than this lies in the inode itself.
 FAST_LINK = 60

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Mapping
-from typing import NamedTuple
+
+from unikeel.values import NamedTuple
 
 
 class Data(NamedTuple):

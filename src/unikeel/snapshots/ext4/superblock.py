@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 from unikeel.snapshots.ext4.layout import BLOCK, FIRST_INODE, GROUP_BLOCKS, INODE_SIZE, Geometry
+from unikeel.values import NamedTuple
 
 JOURNAL_INODE = 8
 #: All of the file system's own times: not 0, which some tools take for "never".

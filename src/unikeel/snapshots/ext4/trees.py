@@ -10,13 +10,14 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 from unikeel.errors import BadContent, ResourceExhausted, Unavailable
 from unikeel.kernel.fd import OwnedFd
 from unikeel.snapshots.ext4.layout import BLOCK
 from unikeel.snapshots.ext4.nodes import Data, Node
 from unikeel.snapshots.ext4.xattrs import known
+from unikeel.values import NamedTuple
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC

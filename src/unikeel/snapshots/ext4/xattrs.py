@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from unikeel.errors import BadContent
 from unikeel.snapshots.ext4.layout import BLOCK
+from unikeel.values import NamedTuple
 
 #: Room behind the fixed part of an inode: 256 bytes less 128 less an ``extra_isize`` of 32.
 INLINE_ROOM = 96

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.snapshots.pools.definition import Pool
+from unikeel.values import NamedTuple
 
 _NAMED: Final = 8
 

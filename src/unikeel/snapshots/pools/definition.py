@@ -6,10 +6,11 @@ import enum
 import json
 import re
 import uuid
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import BadContent, InvalidArgument
 from unikeel.model.names import quote
+from unikeel.values import NamedTuple
 
 #: The longest definition that is read, in bytes.
 LIMIT: Final = 64 << 10

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import InvalidArgument
 from unikeel.kernel.devmapper import Target
 from unikeel.snapshots.pools.definition import MOST, Pool, PoolKind, PoolState, check_name
+from unikeel.values import NamedTuple
 
 _SECTOR: Final = 512
 _KIB: Final = 1 << 10

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from unikeel.errors import UnikeelError
 from unikeel.snapshots.catalog import Counts
 from unikeel.snapshots.pools.checking import examine
@@ -12,6 +10,7 @@ from unikeel.snapshots.pools.examining import IsDead, Open, evidence
 from unikeel.snapshots.pools.means import means_of
 from unikeel.snapshots.pools.registry import Registry
 from unikeel.snapshots.pools.watching import LIMITS, Level, Limits, PoolFill, Verdict, judge
+from unikeel.values import NamedTuple
 
 
 class Status(NamedTuple):

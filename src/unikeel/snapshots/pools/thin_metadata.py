@@ -15,11 +15,12 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 from unikeel.boot.readers.crc import crc32c
 from unikeel.errors import BadContent, FailedPrecondition
 from unikeel.kernel.fd import OwnedFd
+from unikeel.values import NamedTuple
 
 BLOCK: Final = 4096
 #: The first number that is no device's: they have 24 bits.

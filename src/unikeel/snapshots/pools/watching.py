@@ -9,9 +9,10 @@ from __future__ import annotations
 import enum
 import threading
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import ResourceExhausted
+from unikeel.values import NamedTuple
 
 
 class Level(enum.IntEnum):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
+
+from unikeel.values import NamedTuple
 
 #: The thin device that holds the pool's identity; no snapshot has this number.
 IDENTITY_ID: Final = 0

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import NotFound, UnikeelError
 from unikeel.records.failpoint import failpoint
@@ -20,6 +20,7 @@ from unikeel.snapshots.spare_records import SpareRecords
 from unikeel.snapshots.thin.devices import ThinDevices
 from unikeel.snapshots.thin.errors import pool_errors
 from unikeel.snapshots.thin.tidying import ThinTidier
+from unikeel.values import NamedTuple
 
 _log = logging.getLogger("unikeel.snapshots")
 #: How often the thread looks for spares that nobody wants any more, in seconds.

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from unikeel.bench.containerd.inside.processes import RUN
 from unikeel.bench.containerd.inside.session import Session
@@ -19,6 +19,7 @@ from unikeel.containerd.records import Mount
 from unikeel.engine.tasks import identify
 from unikeel.engine.timeline import Timeline
 from unikeel.errors import NotFound
+from unikeel.values import NamedTuple
 
 _ANNOTATION: Final = "org.unikeel.boot-files"
 #: hello would have its snapshot as a disk, where there is one.

@@ -13,13 +13,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.bench.containerd.inside.session import Session
 from unikeel.containerd.records import Mount
 from unikeel.errors import NotFound, UnikeelError
 from unikeel.kernel import loop, mounts
 from unikeel.kernel.fd import OwnedFd
+from unikeel.values import NamedTuple
 
 #: How long a snapshotter may take in a busy virtual machine.
 _SECONDS: Final = 60.0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import NotFound, Unavailable
 from unikeel.keeper.client import KeeperClient
 from unikeel.keeper.starter import KeeperSettings
+from unikeel.values import NamedTuple
 
 #: Where the daemon's keeper lives.
 RUN: Final = "/run/unikeel/daemon"

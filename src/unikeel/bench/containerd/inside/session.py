@@ -6,13 +6,14 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from typing import NamedTuple, Self
+from typing import Self
 
 from unikeel.bench import environment, lines
 from unikeel.bench.reporting import Reporter
 from unikeel.bench.rows import Json, Key
 from unikeel.containerd.client import Containerd
 from unikeel.errors import InvalidArgument
+from unikeel.values import NamedTuple
 
 
 class Request(NamedTuple):

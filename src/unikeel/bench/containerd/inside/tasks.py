@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.bench.containerd.inside import census, containers
 from unikeel.bench.containerd.inside.containers import Kind, Prepared
@@ -19,6 +19,7 @@ from unikeel.bench.reporting import rotated
 from unikeel.bench.rows import Key
 from unikeel.containerd.records import RUNNING
 from unikeel.errors import UnikeelError
+from unikeel.values import NamedTuple
 
 #: Seconds in which the daemon does what it leaves for after its answer.
 _AFTERWARDS: Final = 0.15

@@ -6,9 +6,10 @@ import os
 import socket
 import struct
 import subprocess
-from typing import Final, NamedTuple
+from typing import Final
 
 from unikeel.errors import Unavailable
+from unikeel.values import NamedTuple
 
 _TICK: Final = 1000 / os.sysconf("SC_CLK_TCK")
 _CREDENTIALS: Final = struct.Struct("=iII")

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 from unikeel.bench import lines
 from unikeel.bench.environment import first_line
@@ -19,6 +19,7 @@ from unikeel.bench.rows import Json, Key
 from unikeel.containerd.client import Containerd
 from unikeel.containerd.snapshots import Snapshots
 from unikeel.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable
+from unikeel.values import NamedTuple
 
 #: What keeps a snapshot from containerd's garbage collector.
 KEPT: Final = {"containerd.io/gc.root": "bench"}
