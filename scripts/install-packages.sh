@@ -6,6 +6,8 @@ set -euo pipefail
 packages=(
     # to run: the monitor, the sandbox, snapshots, images, the network
     qemu-system-x86 qemu-utils crun runc e2fsprogs skopeo ca-certificates passt zstd
+    # networks of `--net CONFLIST`, and what the tests make namespaces with
+    containernetworking-plugins iproute2
     # a monitor that needs no virtualization
     user-mode-linux
     # the virtual environment

@@ -22,7 +22,7 @@ _STANDING = (
     "facts/",
     "run/sandbox-root/",
 )
-_EMPTY_TABLES = ("containers", "intents", "boot_users", "boot_views", "boot_copies")
+_EMPTY_TABLES = ("network_attachments", "containers", "intents", "boot_users", "boot_views", "boot_copies")
 
 
 def host_leftovers(root: str, idents: Iterable[str]) -> list[str]:

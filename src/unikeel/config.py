@@ -21,6 +21,7 @@ from unikeel.config_values import (
     NAMES,
     OPTIONAL_PATH,
     PATH,
+    PATHS,
     SECONDS,
     SIZE,
     Kind,
@@ -81,6 +82,10 @@ class Config(NamedTuple):
     network_address: str
     network_gateway: str
     network_dns: str
+    network_cni_networks: str
+    network_cni_plugins: str
+    network_queues: int
+    network_vhost: str
     keeper_idle: float
     keeper_view_idle: float
     console_log_size: int
@@ -249,6 +254,30 @@ KEYS: Final = (
     Key("network.address", INTERFACE, "10.0.2.15/24", "The guest's own address in user-mode networking."),
     Key("network.gateway", ADDRESS, "10.0.2.2", "Its gateway, inside the network of `network.address`."),
     Key("network.dns", ADDRESS, "10.0.2.3", "Its name server, which asks those of the host. Empty: none."),
+    Key(
+        "network.cni_networks",
+        PATH,
+        "/etc/cni/net.d",
+        "Where the networks of `--net NAME` are configured, each in a `.conflist` or `.conf` of CNI's.",
+    ),
+    Key(
+        "network.cni_plugins",
+        PATHS,
+        "/usr/lib/cni:/opt/cni/bin",
+        "Where CNI's plugins are, in directories separated by colons.",
+    ),
+    Key(
+        "network.queues",
+        number(1, 16),
+        1,
+        "How many queues a guest's network card has on a tap device, where the monitor can have several. A guest with as many processors profits from them.",
+    ),
+    Key(
+        "network.vhost",
+        choice("auto", "never"),
+        "auto",
+        "Whether the kernel itself moves a tap's frames to and from QEMU's guests (vhost-net). `auto`: where the host has /dev/vhost-net.",
+    ),
     Key("keeper.idle", SECONDS, 3, "How long the keeper stays when nothing runs."),
     Key("keeper.view_idle", SECONDS, 2, "How long a shared view is kept when no container uses it."),
     Key("console.log_size", SIZE, "16MiB", "The most of a container's console that is kept."),

@@ -82,6 +82,10 @@ def _optional_path(value: object) -> str:
     return "" if value == "" else _path(value)
 
 
+def _paths(value: object) -> str:
+    return ":".join(_path(path) for path in _text(value).split(":"))
+
+
 def _interface(value: object) -> str:
     import ipaddress
 
@@ -154,6 +158,7 @@ NAMES: Final = Kind("names", _names)
 SECONDS: Final = Kind("seconds", _seconds)
 PATH: Final = Kind("path", _path)
 OPTIONAL_PATH: Final = Kind("path or empty", _optional_path)
+PATHS: Final = Kind("paths", _paths)
 ADDRESS: Final = Kind("IPv4 address", _optional_address)
 INTERFACE: Final = Kind("IPv4 address/prefix", _interface)
 HOST_PORT: Final = Kind("address:port or empty", _host_port)

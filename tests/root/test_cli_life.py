@@ -389,7 +389,7 @@ def test_this_host_can_run_guests_says_the_doctor(cli: Cli) -> None:
     checks = {finding["check"]: finding["level"] for finding in found["findings"]}
     assert checks["sandbox"] == "ok"
     assert checks["qemu"] == "ok"
-    assert {"kvm", "tcg", "ext4", "reflink", "skopeo", "passt", "space"} <= set(checks)
+    assert {"kvm", "tcg", "ext4", "reflink", "skopeo", "passt", "tap", "cni", "space"} <= set(checks)
     assert all(finding["mend"] for finding in found["findings"] if finding["level"] != "ok")
     assert [name for name in os.listdir(cli.root) if name.startswith("doctor-")] == []
 

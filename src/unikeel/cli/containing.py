@@ -26,7 +26,11 @@ OPTIONS: Final = (
     Option(("--monitor",), "the monitor, instead of the image's", "NAME"),
     Option(("--machine",), "the machine that QEMU emulates", "NAME", choices=("microvm", "q35")),
     Option(("--accel",), "hardware virtualization or emulation", "NAME", choices=("auto", "kvm", "tcg")),
-    Option(("--net",), "the network: user mode, or none", "NAME", choices=("user", "none")),
+    Option(
+        ("--net",),
+        "the network: user (mode), none, or one of CNI's: the file of its configuration, or its name in network.cni_networks",
+        "NETWORK",
+    ),
     Option(("--annotation",), "override an annotation of the image: KEY=VALUE", "ANNOTATION", many=True),
     Option(("--boot-files",), "how the kernel and the initrd are got from the image", "HOW", choices=BOOT_FILES),
     Option(("--no-sandbox",), "run the monitor without confinement, as root: for a trial only"),

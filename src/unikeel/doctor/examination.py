@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from unikeel.doctor import host, programs, storage, trial
+from unikeel.doctor import host, networks, programs, storage, trial
 from unikeel.doctor.findings import Finding, Level
 from unikeel.errors import UnikeelError
 
@@ -20,6 +20,7 @@ def examine(config: Config, root: str) -> list[Finding]:
     cache = facts if os.access(facts, os.W_OK) else ""
     findings += programs.qemu(config, cache)
     findings += programs.others(config, cache)
+    findings += [networks.cni(config)]
     findings += [programs.passt(), programs.skopeo(), storage.state_root(root), storage.free_space(root)]
     try:
         with storage.workplace(root) as place:
@@ -27,6 +28,7 @@ def examine(config: Config, root: str) -> list[Finding]:
             if os.geteuid() == 0:
                 findings += storage.pools(root)
                 findings += host.kernel_features(place)
+                findings.append(networks.tap())
                 findings += trial.runtimes(config, place)
     except UnikeelError as error:
         findings.append(Finding("state-root-writable", Level.PROBLEM, error.message, error.hint))

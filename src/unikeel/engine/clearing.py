@@ -38,6 +38,9 @@ def remove_sandbox(services: Services, container: Container, *, thorough: bool =
     if thorough:
         remains.kill_marked(container.id)
     failpoint("clear.killed")
+    if container.settings.get("network") == "cni":
+        services.attachments.release_or_say(container.id, services.notice)
+    failpoint("clear.network")
     state = os.path.join(services.layout.runtime_state, container.id)
     if os.path.isdir(state):
         services.sandboxes.delete(container.id)

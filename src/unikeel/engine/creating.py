@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from unikeel.boot.contract import Choice
+from unikeel.engine import networking
 from unikeel.engine.containers import Container, NewContainer, check_name
 from unikeel.engine.describing import guest_config, read_file
 from unikeel.engine.services import Services
@@ -21,9 +22,7 @@ from unikeel.model.states import ContainerState
 from unikeel.records.failpoint import failpoint
 
 if TYPE_CHECKING:
-    from unikeel.guests.contract import Guest
     from unikeel.images.users import User
-    from unikeel.monitors.contract import Traits
 
 _MEMORY_MIN_MIB = 16
 _CPUS_MAX = 64
@@ -132,13 +131,7 @@ def _settings(services: Services, image: Image, options: Options, guest: GuestCo
         raise InvalidArgument(f"{memory} MiB of memory is too little", f"give at least {_MEMORY_MIN_MIB} MiB")
     if not 1 <= cpus <= _CPUS_MAX:
         raise InvalidArgument(f"{cpus} CPUs are out of range", f"give 1 to {_CPUS_MAX}")
-    network = options.network or _default_network(config.network_default, kind, traits, options)
-    if network == "user" and "user" not in traits.networks:
-        raise InvalidArgument(f"the monitor {guest.monitor} has no user-mode networking", "use --net none")
-    if options.ports and network != "user":
-        raise InvalidArgument("ports can be published only with a network", "leave --net none out")
-    if network == "user" and not kind.network and options.ports:
-        raise InvalidArgument(f"guest {guest.type} has no network to publish ports of")
+    network = networking.decide(config, options, guest.monitor, kind, traits)
     environment = (*image.env, *options.env)
     if options.env and not kind.environment:
         services.notice(f"guest {guest.type} takes no environment variables: -e has no effect")
@@ -153,7 +146,9 @@ def _settings(services: Services, image: Image, options: Options, guest: GuestCo
         cpus=cpus,
         boot_files=Choice(options.boot_files or config.boot_strategy).value,
         ports=options.ports,
-        network=network,
+        network=network.kind,
+        cni_source=network.source,
+        cni=network.configuration,
         machine=options.machine or ("" if config.monitor_machine == "auto" else config.monitor_machine),
         accel=options.accel,
         sandbox=options.sandbox,
@@ -177,15 +172,6 @@ def _check_platform(image: Image, reference: str) -> None:
             f"{image.name or reference} is for {image.architecture}, and this host is {architecture}",
             f"get the image for {architecture}",
         )
-
-
-def _default_network(configured: str, kind: Guest, traits: Traits, options: Options) -> str:
-    """The network of a container whose options name none."""
-    if not kind.network or (not options.ports and "user" not in traits.networks):
-        return "none"
-    if configured == "auto":
-        return "user" if options.ports or kind.addressed else "none"
-    return configured
 
 
 def _merged(environment: tuple[str, ...]) -> tuple[str, ...]:

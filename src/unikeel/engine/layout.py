@@ -9,7 +9,7 @@
       boot/               the cache's objects, copies, locks
       containers/ID/      console.log, monitor.log, plan.json, exit.json, timeline.json, control sockets
       facts/              what was found out about the host's monitors and OCI runtimes
-      run/                keeper.sock, .lock, .start, .log; the OCI runtime's state, bundles, the sandboxes' empty root
+      run/                keeper.sock, .lock, .start, .log; the OCI runtime's state, bundles, the sandboxes' empty root, what holds containers' network namespaces
                           (elsewhere with ``run_root``)
 
 All directories are 0700: what is in them is for root alone.
@@ -76,6 +76,10 @@ class Layout(NamedTuple):
     def container(self, ident: str) -> str:
         return os.path.join(self.root, "containers", ident)
 
+    def namespace(self, ident: str) -> str:
+        """What holds a container's own network namespace."""
+        return os.path.join(self.run, "netns", ident)
+
     def bundle(self, ident: str) -> str:
         return os.path.join(self.run, "bundles", ident)
 
@@ -111,6 +115,7 @@ def open_layout(root: str, run_root: str = "") -> Layout:
             os.makedirs(os.path.join(layout.root, name), mode=0o700, exist_ok=True)
         os.makedirs(layout.run, mode=0o700, exist_ok=True)
         os.makedirs(bundles, mode=0o700, exist_ok=True)
+        os.makedirs(os.path.dirname(layout.namespace("")), mode=0o700, exist_ok=True)
     except PermissionError as error:
         raise PermissionDenied(
             f"the state root {root} cannot be made: {error.strerror}", "run as root, or choose another with --root"

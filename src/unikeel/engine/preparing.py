@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from unikeel import monitors
 from unikeel.boot.contract import Acquired, Choice, HostMount, Source
+from unikeel.engine import networking
 from unikeel.engine.containers import Container
 from unikeel.engine.initrds import complete
+from unikeel.engine.networking import Network
 from unikeel.engine.services import Services
 from unikeel.engine.settings import Settings
 from unikeel.engine.timeline import Timeline
 from unikeel.errors import BadContent
 from unikeel.kernel.fd import OwnedFd
 from unikeel.kernel.paths import remove_tree
-from unikeel.model.plan import Console, DiskSpec, FileRole, LaunchPlan, LaunchRequest, UserNet
+from unikeel.model.plan import Console, DiskSpec, FileRole, LaunchPlan, LaunchRequest, Net
 from unikeel.records.failpoint import failpoint
 from unikeel.values import NamedTuple
 
@@ -56,9 +58,11 @@ def prepare(
     with timeline.span("disk"):
         disk, disk_fds = _open_disk(services, container, settings, stack)
     failpoint("start.disk")
+    with timeline.span("network", kind=settings.network):
+        network = networking.make(services, container, settings, uid, stack)
+    failpoint("start.network")
     with timeline.span("plan"):
-        network, helper = _network(services, settings, uid)
-        request = _request(container, settings, accel, disk, network)
+        request = _request(container, settings, accel, disk, network.net)
         own = boot.files["initrd"].fd.fileno() if "initrd" in boot.files else -1
         kernel_fd = boot.files["kernel"].fd.fileno() if "kernel" in boot.files else -1
         if settings.guest.kernel:
@@ -67,7 +71,7 @@ def prepare(
         plan = _plan(request, facts)
         directory = services.layout.container(container.id)
         descriptors = {**_sockets(directory, plan, stack), **disk_fds}
-        helper_fd, net = _helper_socket(helper, stack)
+        helper_fd, net = _helper_socket(network.helper, stack)
         if net >= 0:
             descriptors[FileRole.NET] = net
         if kernel_fd >= 0:
@@ -76,12 +80,20 @@ def prepare(
             descriptors[FileRole.INITRD] = initrd_fd
         if plan.reopens and FileRole.DISK in descriptors:
             os.fchown(descriptors[FileRole.DISK], uid, uid)
-        fds = tuple(descriptors[file.role] for file in plan.files)
+        fds = in_order(plan, descriptors, network.fds)
         streams = _streams(directory, plan, stack)
     with timeline.span("bundle"):
-        _write_bundle(services, container, settings, plan, uid)
+        _write_bundle(services, container, settings, plan, uid, network)
     failpoint("start.bundle")
-    return Prepared(plan, fds, helper, helper_fd, boot, streams)
+    return Prepared(plan, fds, network.helper, helper_fd, boot, streams)
+
+
+def in_order(
+    plan: LaunchPlan, descriptors: Mapping[FileRole, int], several: Mapping[FileRole, Sequence[int]]
+) -> tuple[int, ...]:
+    """Descriptors in the order of a plan's files. ``several``: those of a role that the plan has more than once."""
+    queues = {role: iter(numbers) for role, numbers in several.items()}
+    return tuple(next(queues[file.role]) if file.role in queues else descriptors[file.role] for file in plan.files)
 
 
 def _acquire(services: Services, container: Container, settings: Settings, uid: int, timeline: Timeline) -> Acquired:
@@ -146,21 +158,8 @@ def open_sealed(path: str) -> OwnedFd:
         return OwnedFd(os.open(os.path.basename(path), flags, dir_fd=directory.fileno()))
 
 
-def _network(services: Services, settings: Settings, uid: int) -> tuple[UserNet | None, tuple[str, ...]]:
-    if settings.network != "user":
-        return None, ()
-    from unikeel.network import ports, user
-
-    ports.check_free(settings.ports)
-    address, _, prefix = services.config.network_address.partition("/")
-    net = UserNet(
-        address, int(prefix), services.config.network_gateway, services.config.network_dns, user.guest_mac(uid)
-    )
-    return net, tuple(user.helper_argv(user.find_passt(), net, settings.ports, uid))
-
-
 def _request(
-    container: Container, settings: Settings, accel: str, disk: DiskSpec | None, network: UserNet | None
+    container: Container, settings: Settings, accel: str, disk: DiskSpec | None, network: Net | None
 ) -> LaunchRequest:
     from unikeel.guests import guest
 
@@ -232,7 +231,9 @@ def _helper_socket(helper: tuple[str, ...], stack: ExitStack) -> tuple[int, int]
     return stack.enter_context(theirs).fileno(), stack.enter_context(ours).fileno()
 
 
-def _write_bundle(services: Services, container: Container, settings: Settings, plan: LaunchPlan, uid: int) -> None:
+def _write_bundle(
+    services: Services, container: Container, settings: Settings, plan: LaunchPlan, uid: int, network: Network
+) -> None:
     """The bundle for the OCI runtime, and what later commands need to know of the plan."""
     summary = {
         "argv": plan.argv,
@@ -240,6 +241,7 @@ def _write_bundle(services: Services, container: Container, settings: Settings, 
         "powerdown": plan.powerdown,
         "control": plan.control.value,
         "uid": uid,
+        "network": networking.described(network.net),
     }
     _write_json(os.path.join(services.layout.container(container.id), "plan.json"), summary)
     for name in ("exit.json", "monitor.log"):
@@ -263,6 +265,7 @@ def _write_bundle(services: Services, container: Container, settings: Settings, 
         uid=uid,
         vcpus=settings.cpus,
         allowance=services.config.sandbox_monitor_allowance,
+        network=network.namespace,
     )
     _write_json(os.path.join(bundle, "config.json"), build(request))
 

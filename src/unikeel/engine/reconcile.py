@@ -18,6 +18,8 @@ from unikeel.model.states import ContainerState
 from unikeel.records import owners
 
 _REPORT_SECONDS = 3.0
+#: Those that have a network.
+_CONNECTED = frozenset({ContainerState.STARTING, ContainerState.RUNNING})
 _HALF_DONE = frozenset({ContainerState.CREATING, ContainerState.STARTING, ContainerState.REMOVING})
 
 
@@ -35,6 +37,8 @@ def reconcile(services: Services) -> None:
                 continue
             except UnikeelError as error:
                 services.notice(f"container {container.name}: {error}")
+        for ident in _left_networks(services, services.containers.list()):
+            services.attachments.release_or_say(ident, services.notice)
         if _has_dead_owners(services):
             _half_done(services)
             owners.sweep(services.layout.owners)
@@ -66,13 +70,26 @@ def _settle_end(services: Services, container: Container) -> None:
 
 def _needed(services: Services, containers: list[Container]) -> bool:
     """Whether there is anything to do: a running container is fine when a keeper keeps it, any other when no dead command owns it."""
-    if _has_dead_owners(services):
+    if _has_dead_owners(services) or _left_networks(services, containers):
         return True
     kept = _kept(services, containers)
     return any(
         container.id not in kept if container.state is ContainerState.RUNNING else _is_left(services, container)
         for container in containers
     )
+
+
+def _left_networks(services: Services, containers: list[Container]) -> list[str]:
+    """The containers that have a network, though none runs, starts, or is being removed; asked of the table itself, since few have one at all."""
+    if not services.database.query("SELECT 1 FROM sqlite_master WHERE name = 'network_attachments'"):
+        return []
+    connected = [str(ident) for (ident,) in services.database.query("SELECT container FROM network_attachments")]
+    busy = {
+        container.id
+        for container in containers
+        if container.state in _CONNECTED or (container.owner and not services.owner.is_dead(container.owner))
+    }
+    return [ident for ident in connected if ident not in busy]
 
 
 def _is_left(services: Services, container: Container) -> bool:

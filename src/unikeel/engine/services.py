@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from unikeel.images.store import ImageStore
     from unikeel.monitors.contract import Facts
     from unikeel.monitors.kvm_probe import Acceleration
+    from unikeel.network.attachments import Attachments
     from unikeel.sandbox.runtime import Sandboxes
 
 Notice = Callable[[str], None]
@@ -97,6 +98,13 @@ class Services:
                 seconds=config.boot_fill_timeout,
             ),
         )
+
+    @cached_property
+    def attachments(self) -> Attachments:
+        """The containers' own network namespaces, connected by CNI."""
+        from unikeel.network.attachments import Attachments
+
+        return Attachments(self.database)
 
     @cached_property
     def sandboxes(self) -> Sandboxes:

@@ -14,8 +14,8 @@ _MIB: Final = 1 << 20
 class Options(NamedTuple):
     """The options of a new container. Zero or empty: the image's or the configuration's value.
 
-    ``memory`` is in bytes; ``boot_files`` is ``auto``, ``cache``, ``shared-view``, ``view`` or ``copy``; ``network`` is ``user`` or
-    ``none``; ``annotations`` override the image's.
+    ``memory`` is in bytes; ``boot_files`` is ``auto``, ``cache``, ``shared-view``, ``view`` or ``copy``; ``network`` is ``user``,
+    ``none``, or a network of CNI's: the path of its configuration or its name; ``annotations`` override the image's.
     """
 
     name: str = ""
@@ -60,6 +60,9 @@ class Settings(NamedTuple):
     uid: int = 0
     gid: int = 0
     workdir: str = ""
+    #: Of a network ``cni``: where its configuration was found, and its text.
+    cni_source: str = ""
+    cni: str = ""
 
     def to_json(self) -> dict[str, object]:
         """As the record stores it."""

@@ -102,7 +102,7 @@ def _start(
         strategy = prepared.boot.strategy
     with timeline.span("vcpu"):
         await_vcpu(services, container, prepared.plan.control, deadline)
-    if settings.ports:
+    if settings.ports and settings.network == "user":
         with timeline.span("network"):
             await_ports(services, container, settings, deadline)
     if time.monotonic() > deadline:

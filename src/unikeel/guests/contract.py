@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from unikeel.errors import InvalidArgument
-from unikeel.model.plan import ExitRule, LaunchRequest
+from unikeel.model.plan import ExitRule, LaunchRequest, Net
 from unikeel.model.rootfs import BlockSupport
 from unikeel.values import NamedTuple
 
@@ -116,6 +116,11 @@ class Plain:
         """Nothing."""
         del request
         return Added()
+
+
+def told(request: LaunchRequest) -> Net | None:
+    """The network, if there is an IPv4 address to tell; a guest of IPv6 alone finds its own by router advertisements."""
+    return request.network if request.network is not None and request.network.address else None
 
 
 def joined(request: LaunchRequest) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from unikeel.guests.contract import Guest, Plain, Solo5Devices, joined, within
+from unikeel.guests.contract import Guest, Plain, Solo5Devices, joined, told, within
 from unikeel.model.plan import ExitRule, LaunchRequest
 from unikeel.model.rootfs import BlockSupport
 
@@ -38,7 +38,7 @@ class Hermit(Plain):
 
     def cmdline(self, request: LaunchRequest) -> str:
         """The network's settings and the arguments."""
-        network = request.network
+        network = told(request)
         settings = f"ip={network.address}/{network.prefix} gateway={network.gateway}" if network is not None else ""
         return within(" -- ".join(part for part in (settings, joined(request)) if part), CMDLINE_LIMIT, self.name)
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from unikeel.errors import InvalidArgument
 from unikeel.guests import own_init, urunit
-from unikeel.guests.contract import Added, Guest, Solo5Devices, within
+from unikeel.guests.contract import Added, Guest, Solo5Devices, told, within
 from unikeel.model import cpio
 from unikeel.model.names import quote
 from unikeel.model.plan import ExitRule, LaunchRequest, Net
@@ -99,8 +99,9 @@ def _words(request: LaunchRequest) -> Iterator[str]:
         yield "rdinit=/init"
         return
     yield from _root(request, board)
-    if request.network is not None:
-        yield _ip(request.network, request.hostname)
+    network = told(request)
+    if network is not None:
+        yield _ip(network, request.hostname)
     if _is_configured(request):
         yield from _urunit(request)
     else:
@@ -120,7 +121,8 @@ def _urunit(request: LaunchRequest) -> Iterator[str]:
         yield from ("retain_initrd", f"URUNIT_CONFIG={urunit.RETAINED}")
     else:
         yield f"URUNIT_CONFIG={urunit.PATH}"
-    if request.network is not None and not reaches_gateway(request.network):
+    network = told(request)
+    if network is not None and not reaches_gateway(network):
         yield "URUNIT_DEFROUTE=1"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from unikeel.guests.contract import Guest, Plain, Solo5Devices, within
+from unikeel.guests.contract import Guest, Plain, Solo5Devices, told, within
 from unikeel.model.plan import ExitRule, LaunchRequest
 from unikeel.model.rootfs import BlockSupport
 
@@ -37,7 +37,7 @@ class Mewz(Plain):
 
     def cmdline(self, request: LaunchRequest) -> str:
         """The network's settings."""
-        network = request.network
+        network = told(request)
         line = f"ip={network.address}/{network.prefix} gateway={network.gateway}" if network is not None else ""
         return within(line, CMDLINE_LIMIT, self.name)
 

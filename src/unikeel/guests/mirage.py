@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from unikeel.guests.contract import Guest, Plain, Solo5Devices, joined, within
+from unikeel.guests.contract import Guest, Plain, Solo5Devices, joined, told, within
 from unikeel.model.plan import ExitRule, LaunchRequest
 from unikeel.model.rootfs import BlockSupport
 
@@ -45,11 +45,12 @@ class Mirage(Plain):
 
 
 def _words(request: LaunchRequest) -> Iterator[str]:
-    if request.network is not None:
+    network = told(request)
+    if network is not None:
         device = request.guest.net_device or GUEST.devices.net
         prefix = "" if device == GUEST.devices.net else f"{device}-"
-        yield f"--{prefix}ipv4={request.network.address}/{request.network.prefix}"
-        yield f"--{prefix}ipv4-gateway={request.network.gateway}"
+        yield f"--{prefix}ipv4={network.address}/{network.prefix}"
+        yield f"--{prefix}ipv4-gateway={network.gateway}"
     yield joined(request)
 
 

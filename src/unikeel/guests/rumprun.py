@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
-from unikeel.guests.contract import Guest, Plain, Solo5Devices, joined, within
+from unikeel.guests.contract import Guest, Plain, Solo5Devices, joined, told, within
 from unikeel.model.plan import ExitRule, LaunchRequest, Net
 from unikeel.model.rootfs import BlockSupport
 
@@ -53,8 +53,9 @@ def _members(request: LaunchRequest) -> Iterator[str]:
     yield _member("cmdline", joined(request))
     for variable in request.env:
         yield _member("env", variable)
-    if request.network is not None:
-        yield _member("net", _net(request.network))
+    network = told(request)
+    if network is not None:
+        yield _member("net", _net(network))
     if request.disk is not None:
         yield _member("blk", {"source": "etfs", "path": "/dev/ld0a", "fstype": "blk", "mountpoint": _MOUNT_POINT})
 

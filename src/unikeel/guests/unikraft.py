@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from unikeel.errors import BadContent, InvalidArgument
-from unikeel.guests.contract import Guest, Plain, Solo5Devices, joined, within
+from unikeel.guests.contract import Guest, Plain, Solo5Devices, joined, told, within
 from unikeel.model.names import quote
 from unikeel.model.plan import ExitRule, LaunchRequest, Net
 from unikeel.model.rootfs import BlockSupport
@@ -67,8 +67,9 @@ def version(request: LaunchRequest) -> tuple[int, ...]:
 def _current(request: LaunchRequest) -> Iterator[str]:
     if request.env:
         yield f"env.vars=[ {' '.join(map(_element, request.env))} ]"
-    if request.network is not None:
-        yield _ip(request.network)
+    network = told(request)
+    if network is not None:
+        yield _ip(network)
     if request.initrd:
         yield 'vfs.fstab=[ "initrd0:/:extract:::" ]'
 
@@ -80,7 +81,7 @@ def _ip(network: Net) -> str:
 
 def _older(request: LaunchRequest) -> Iterator[str]:
     """Variables are left out: those versions have no way to say them."""
-    network = request.network
+    network = told(request)
     if network is not None:
         yield f"netdev.ipv4_addr={network.address}"
         yield f"netdev.ipv4_gw_addr={network.gateway}"

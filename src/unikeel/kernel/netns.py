@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 _NEWNET: Final = 0x40000000
 _GET_TYPE: Final = 0xB703  # NS_GET_NSTYPE of ioctl_nsfs(2)
+_DETACH: Final = 2  # MNT_DETACH of umount(2)
 
 
 def open_network(path: str) -> OwnedFd:
@@ -46,20 +47,71 @@ def is_ours(namespace: OwnedFd) -> bool:
 
 def within(namespace: OwnedFd, look: Callable[[], T]) -> T:
     """Call a function within a namespace; what it returns or raises. :raise OSError: it cannot be entered."""
+
+    def enter() -> T:
+        if libc.library().setns(namespace.fileno(), _NEWNET) != 0:
+            raise libc.fail("entering a network namespace")
+        return look()
+
+    return apart(enter)
+
+
+def apart(work: Callable[[], T]) -> T:
+    """Call a function in a thread of its own; what it returns or raises."""
     found: list[T] = []
     failed: list[BaseException] = []
 
-    def enter() -> None:
+    def run() -> None:
         try:
-            if libc.library().setns(namespace.fileno(), _NEWNET) != 0:
-                raise libc.fail("entering a network namespace")
-            found.append(look())
+            found.append(work())
         except BaseException as error:  # noqa: BLE001 - it is raised where it was asked for
             failed.append(error)
 
-    thread = threading.Thread(target=enter, name="netns")
+    thread = threading.Thread(target=run, name="netns")
     thread.start()
     thread.join()
     if failed:
         raise failed[0]
     return found[0]
+
+
+def make(path: str) -> None:
+    """Make a network namespace that a new file at ``path`` holds, as a mount. :raise OSError: the kernel refuses."""
+    from unikeel.kernel.mounts import move_mount, open_tree_clone
+
+    def hold() -> None:
+        with open_tree_clone("/proc/thread-self/ns/net") as mount:
+            move_mount(mount, path)
+
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    apart_in_new(hold)
+
+
+def apart_in_new(work: Callable[[], T]) -> T:
+    """Call a function in a new network namespace, in a thread of its own; what it returns or raises. :raise OSError: there can be none."""
+
+    def enter() -> T:
+        if libc.library().unshare(_NEWNET) != 0:
+            raise libc.fail("making a network namespace")
+        return work()
+
+    return apart(enter)
+
+
+def unmake(path: str) -> None:
+    """Let go of a namespace that :func:`make` has made; it ends with its last process. What is not there is fine."""
+    from unikeel.kernel.mounts import UMOUNT_NOFOLLOW, is_mount_point, unmount
+
+    if os.path.lexists(path):
+        if is_mount_point(path):
+            unmount(path, UMOUNT_NOFOLLOW | _DETACH)
+        os.unlink(path)
+
+
+def loopback_up() -> None:
+    """Bring the loopback of the calling thread's namespace up."""
+    from unikeel.kernel import links
+    from unikeel.kernel.netlink import Netlink
+
+    with Netlink() as netlink:
+        netlink.order(*(links.up(link.number) for link in links.links(netlink) if link.loopback))

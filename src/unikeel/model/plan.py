@@ -30,6 +30,8 @@ class FileRole(Enum):
     BACKING = "backing"
     #: A connected unix stream socket whose other end is a user-mode network helper (four bytes of length before each frame); or a tap.
     NET = "net"
+    #: /dev/vhost-net, open for one queue of a tap.
+    VHOST = "vhost"
     #: The monitor's own configuration, as a file in memory (:attr:`LaunchPlan.config`).
     CONFIG = "config"
     #: A listening unix stream socket for QMP.
@@ -146,8 +148,9 @@ class UserNet(NamedTuple):
 
 
 class TapNet(NamedTuple):
-    """A tap device of the monitor's network namespace, and what the guest behind it is told."""
+    """A tap device, and what the guest behind it is told. There is an IPv4 address or an IPv6 one, or both."""
 
+    #: Empty: none of IPv4.
     address: str
     #: Length of the network's prefix, in bits.
     prefix: int
@@ -159,6 +162,14 @@ class TapNet(NamedTuple):
     name: str
     #: The largest packet in bytes; 0: the guest's default.
     mtu: int = 0
+    #: Its IPv6 address, if it has one; a guest that cannot be told finds one by router advertisements.
+    address6: str = ""
+    prefix6: int = 0
+    gateway6: str = ""
+    #: How many descriptors the tap has, one for each of the card's queues.
+    queues: int = 1
+    #: The kernel's own back end serves the card, by as many descriptors.
+    vhost: bool = False
 
     @property
     def netmask(self) -> str:

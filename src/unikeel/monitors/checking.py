@@ -54,8 +54,8 @@ def accelerated(request: LaunchRequest, traits: Traits) -> None:
 
 def files(*roles: tuple[FileRole, bool] | None) -> tuple[PlanFile, ...]:
     """The descriptors of a plan, in the order of :class:`FileRole`; each with whether it is writable."""
-    wanted = dict(role for role in roles if role is not None)
-    return tuple(PlanFile(role, wanted[role]) for role in FileRole if role in wanted)
+    named = [role for role in roles if role is not None]
+    return tuple(PlanFile(role, writable) for role in FileRole for name, writable in named if name is role)
 
 
 def marked_line(stderr: bytes, marks: Sequence[str], remarks: Sequence[str] = ()) -> str:

@@ -31,7 +31,7 @@ class CloudHypervisor:
     """The monitor ``cloud-hypervisor``."""
 
     name = "cloud-hypervisor"
-    traits = Traits(networks=("tap",), disks=("raw",), shared=(), accels=("kvm",))
+    traits = Traits(networks=("tap",), disks=("raw",), shared=(), accels=("kvm",), queues=True)
 
     def probe(self, path: str, cache: str) -> Facts:
         """See :meth:`unikeel.monitors.contract.Monitor.probe`."""
@@ -46,10 +46,11 @@ class CloudHypervisor:
             (FileRole.KERNEL, False),
             (FileRole.INITRD, False) if request.initrd else None,
             (FileRole.DISK, not disk.read_only) if disk is not None else None,
-            (FileRole.NET, True) if request.network is not None else None,
+            *(((FileRole.NET, True),) * _queues(request)),
             (FileRole.API, True),
         )
-        numbers = {file.role: FIRST_FD + index for index, file in enumerate(inherited)}
+        # Of several of one role, the first.
+        numbers = {file.role: FIRST_FD + index for index, file in reversed(tuple(enumerate(inherited)))}
         wish = request.guest.powerdown
         return LaunchPlan(
             argv=(facts.path, *_arguments(request, guest.cmdline(request), numbers)),
@@ -87,12 +88,26 @@ def _arguments(request: LaunchRequest, cmdline: str, numbers: dict[FileRole, int
         yield from ("--disk", f"path={reopened(numbers[FileRole.DISK])},id={plain(request.disk.id)}{read_only}")
     if isinstance(request.network, TapNet):
         mtu = f",mtu={request.network.mtu}" if request.network.mtu else ""
-        yield from ("--net", f"fd={numbers[FileRole.NET]},mac={plain(request.network.mac)}{mtu}")
+        yield from (
+            "--net",
+            f"{_taps(numbers[FileRole.NET], request.network.queues)},mac={plain(request.network.mac)}{mtu}",
+        )
     yield from ("--kernel", reopened(numbers[FileRole.KERNEL]))
     if request.initrd:
         yield from ("--initramfs", reopened(numbers[FileRole.INITRD]))
     if cmdline:
         yield from ("--cmdline", cmdline)
+
+
+def _queues(request: LaunchRequest) -> int:
+    return request.network.queues if isinstance(request.network, TapNet) else 0
+
+
+def _taps(first: int, queues: int) -> str:
+    """Each descriptor is a pair of queues, one for each direction."""
+    if queues == 1:
+        return f"fd={first}"
+    return f"fd=[{','.join(str(first + queue) for queue in range(queues))}],num_queues={2 * queues}"
 
 
 MONITOR: Final = CloudHypervisor()

@@ -34,6 +34,12 @@ class Traits(NamedTuple):
     accels: tuple[str, ...]
     #: It boots the image's kernel; if not, one of its own, whatever the image names.
     kernel: bool = True
+    #: Its network card can have several queues.
+    queues: bool = False
+    #: Frames on its tap have no header of virtio's.
+    bare_frames: bool = False
+    #: It opens a tap by its name, in the network namespace that it is in.
+    tap_by_name: bool = False
     #: It can run tasks of containerd. It must be able to wait before its guest's first instruction.
     containerd: bool = False
 

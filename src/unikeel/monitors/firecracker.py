@@ -32,7 +32,7 @@ class Firecracker:
     """The monitor ``firecracker``."""
 
     name = "firecracker"
-    traits = Traits(networks=("tap",), disks=("raw",), shared=(), accels=("kvm",))
+    traits = Traits(networks=("tap",), disks=("raw",), shared=(), accels=("kvm",), tap_by_name=True)
 
     def probe(self, path: str, cache: str) -> Facts:
         """See :meth:`unikeel.monitors.contract.Monitor.probe`."""

@@ -24,7 +24,7 @@ class Hvt:
     """The monitor ``hvt``."""
 
     name = "hvt"
-    traits = Traits(networks=("tap",), disks=("raw",), shared=(), accels=("kvm",))
+    traits = Traits(networks=("tap",), disks=("raw",), shared=(), accels=("kvm",), bare_frames=True)
 
     def probe(self, path: str, cache: str) -> Facts:
         """See :meth:`unikeel.monitors.contract.Monitor.probe`."""

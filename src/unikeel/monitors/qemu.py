@@ -44,7 +44,14 @@ class Qemu:
     """The monitor ``qemu``."""
 
     name = "qemu"
-    traits = Traits(networks=("user", "tap"), disks=("raw", "qcow2"), shared=(), accels=("kvm", "tcg"), containerd=True)
+    traits = Traits(
+        networks=("user", "tap"),
+        disks=("raw", "qcow2"),
+        shared=(),
+        accels=("kvm", "tcg"),
+        queues=True,
+        containerd=True,
+    )
 
     def probe(self, path: str, cache: str) -> Facts:
         """See :meth:`unikeel.monitors.contract.Monitor.probe`."""
@@ -56,7 +63,8 @@ class Qemu:
         """See :meth:`unikeel.monitors.contract.Monitor.plan`."""
         _check(request)
         files = _files(request)
-        numbers = {file.role: FIRST_FD + index for index, file in enumerate(files)}
+        # Of several of one role, the first.
+        numbers = {file.role: FIRST_FD + index for index, file in reversed(tuple(enumerate(files)))}
         wish = request.guest.powerdown
         return LaunchPlan(
             argv=(facts.path, *_arguments(request, guest, numbers)),
@@ -121,7 +129,13 @@ def _files(request: LaunchRequest) -> tuple[PlanFile, ...]:
             writable[FileRole.BACKING] = False
     if request.network is not None:
         writable[FileRole.NET] = True
-    return tuple(PlanFile(role, writable[role]) for role in _ORDER if role in writable)
+        if isinstance(request.network, TapNet) and request.network.vhost:
+            writable[FileRole.VHOST] = True
+    queues = request.network.queues if isinstance(request.network, TapNet) else 1
+    times = {FileRole.NET: queues, FileRole.VHOST: queues}
+    return tuple(
+        PlanFile(role, writable[role]) for role in _ORDER if role in writable for _ in range(times.get(role, 1))
+    )
 
 
 def _arguments(request: LaunchRequest, guest: Guest, numbers: dict[FileRole, int]) -> Iterator[str]:
@@ -150,7 +164,7 @@ def _arguments(request: LaunchRequest, guest: Guest, numbers: dict[FileRole, int
     if request.disk is not None:
         yield from _disk(request.disk, transport, numbers)
     if request.network is not None:
-        yield from _network(request.network, transport, numbers[FileRole.NET], modern=guest.modern)
+        yield from _network(request.network, transport, numbers, modern=guest.modern)
     yield from ("-device", "isa-debug-exit,iobase=0x501,iosize=2")
     yield from ("-kernel", f"/proc/self/fd/{numbers[FileRole.KERNEL]}")
     if request.initrd:
@@ -202,18 +216,30 @@ def _node(options: dict[str, object]) -> tuple[str, str]:
     return ("-blockdev", json.dumps(options))
 
 
-def _network(network: Net, transport: str, number: int, *, modern: bool) -> Iterator[str]:
-    """A tap's descriptor, or a stream of frames to the helper process. ``romfile=``: no boot ROM, which would have to be installed and would be run."""
+def _network(network: Net, transport: str, numbers: dict[FileRole, int], *, modern: bool) -> Iterator[str]:
+    """A tap's descriptors, or a stream of frames to the helper process. ``romfile=``: no boot ROM, which would have to be installed and would be run."""
+    number = numbers[FileRole.NET]
     if isinstance(network, TapNet):
-        yield from ("-netdev", f"tap,id=net0,fd={number}")
+        vhost = f",vhost=on,{_listed('vhostfd', numbers[FileRole.VHOST], network.queues)}" if network.vhost else ""
+        yield from ("-netdev", f"tap,id=net0,{_listed('fd', number, network.queues)}{vhost}")
     else:
         yield from ("-netdev", f"stream,id=net0,server=off,addr.type=fd,addr.str={number}")
     options = [f"virtio-net-{transport}", "netdev=net0", f"mac={option_value(network.mac)}"]
     if isinstance(network, TapNet) and network.mtu:
         options.append(f"host_mtu={network.mtu}")
+    if isinstance(network, TapNet) and network.queues > 1:
+        options.append("mq=on")
+        # Two for each queue, one for changes of the configuration, one for control.
+        options += [f"vectors={2 * network.queues + 2}"] * (transport == "pci")
     if transport == "pci":
         options += ["disable-legacy=on"] * modern + ["romfile="]
     yield from ("-device", ",".join(options))
+
+
+def _listed(option: str, first: int, queues: int) -> str:
+    """One descriptor, or several that follow each other."""
+    numbers = ":".join(str(first + queue) for queue in range(queues))
+    return f"{option}s={numbers}" if queues > 1 else f"{option}={numbers}"
 
 
 MONITOR: Final = Qemu()

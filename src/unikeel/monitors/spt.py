@@ -26,7 +26,7 @@ class Spt:
     """The monitor ``spt``."""
 
     name = "spt"
-    traits = Traits(networks=("tap",), disks=("raw",), shared=(), accels=())
+    traits = Traits(networks=("tap",), disks=("raw",), shared=(), accels=(), bare_frames=True)
 
     def probe(self, path: str, cache: str) -> Facts:
         """See :meth:`unikeel.monitors.contract.Monitor.probe`."""

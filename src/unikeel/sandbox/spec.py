@@ -30,6 +30,8 @@ class SandboxRequest(NamedTuple):
     uid: int
     vcpus: int
     allowance: int
+    #: The path of the network namespace that the monitor joins; empty: it has a new one.
+    network: str = ""
 
 
 def memory_limit(request: SandboxRequest) -> int:
@@ -46,7 +48,10 @@ def build(request: SandboxRequest) -> dict[str, object]:
         "process": _process(request),
         "mounts": _mounts(request),
         "linux": {
-            "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")],
+            "namespaces": [
+                *({"type": kind} for kind in ("pid", "mount", "ipc", "uts")),
+                {"type": "network", "path": request.network} if request.network else {"type": "network"},
+            ],
             "cgroupsPath": request.cgroup,
             "rootfsPropagation": "private",
             "devices": _devices(request),
