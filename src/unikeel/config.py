@@ -248,7 +248,7 @@ KEYS: Final = (
         choice("auto", "user", "none"),
         "auto",
         "The network of containers that ask for none in particular. `auto`: user mode if ports are published or the guest is of a kind that "
-        "is told its address at boot (linux), else none, which saves a process for each container. Under containerd, `auto` is user mode for such guests in the "
+        "is told its address at boot (linux), else none, which saves a process for each container. Under containerd, `auto` is a tap for such guests in the "
         "network namespace that their configuration names, a pod's.",
     ),
     Key("network.address", INTERFACE, "10.0.2.15/24", "The guest's own address in user-mode networking."),

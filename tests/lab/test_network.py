@@ -27,7 +27,22 @@ import sys, urllib.request
 with urllib.request.urlopen(sys.argv[1], timeout=5) as answer:
     print(answer.status, answer.read().decode())
 """
+_PING = """\
+import socket, struct, sys
+with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sock:
+    sock.settimeout(1)
+    while True:
+        sock.sendto(b"\\x08\\0\\xf7\\xff" + bytes(4), (sys.argv[1], 0))
+        try:
+            while sock.recv(2048)[20:21] != b"\\0":
+                pass
+            break
+        except TimeoutError:
+            continue
+print("pong")
+"""
 _ADDRESS = "10.99.0.2"
+LONG = os.environ.get("UNIKEEL_LONG") == "1"
 
 
 def get(world: World, url: str, netns: str = "") -> str:
@@ -108,19 +123,64 @@ def test_a_pod_s_guest_answers_at_the_pod_s_address(setting: Setting) -> None:
     with world.cri.pod("web", handler="unikeel", logs=_LOGS) as pod:
         guest = pod.run("guest", _NGINX)
         sidecar = pod.run("sidecar", BUSYBOX, args=("sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.1; done"))
-        url = f"http://{address_of(world, pod.id)}/"
+        address = address_of(world, pod.id)
+        url = f"http://{address}/"
         said = until(lambda: get(world, url), "nginx answers at the pod's address")
         assert said.startswith("200 ")
+        assert world.lab.run(["python3", "-c", _PING, address], timeout=PATIENCE).stdout == "pong\n"
+        assert not world.programs("passt.avx2", "--fd") + world.programs("passt", "--fd")
+        links = world.cri.exec(sidecar, "ls", "/sys/class/net").stdout.decode().split()
+        assert [name[:3] for name in links if name not in ("lo", "eth0", "sit0")] == ["uk-"]
+        world.kill_daemon()
+        assert get(world, url) == said
+        world.cri.stop(guest, timeout=0)
+        until(lambda: "uk-" not in world.cri.exec(sidecar, "ls", "/sys/class/net").stdout.decode(), "the tap is gone")
+        assert get(world, url) == ""
+        if LONG:
+            # Its successor in the pod answers at the same address.
+            pod.run("again", _NGINX)
+            until(lambda: get(world, url), "the next one answers")
+
+
+@pytest.mark.long
+def test_ports_of_a_pod_lead_to_its_guest(setting: Setting) -> None:
+    """User-mode networking, for pods whose other containers use the pod's address, too."""
+    world = setting.world
+    world.provide(setting.snapshotter, _NAMESPACE)
+    nginx(setting, _NAMESPACE)
+    with world.cri.pod("ports", handler="unikeel", logs=_LOGS) as pod:
+        guest = pod.run("guest", _NGINX, annotations={"org.unikeel.network": "user"})
+        sidecar = pod.run("sidecar", BUSYBOX, args=("sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.1; done"))
+        url = f"http://{address_of(world, pod.id)}/"
+        said = until(lambda: get(world, url), "nginx answers at the pod's address")
         # Its neighbours in the pod reach it at the loopback address, as those of any container.
         answer = world.cri.exec(sidecar, "wget", "-q", "-O", "-", "http://127.0.0.1/")
         assert answer.exit_code == 0
         assert answer.stdout.decode().strip() in said
-        world.kill_daemon()
-        assert get(world, url) == said
         (helper,) = world.programs("passt.avx2", "--interface") or world.programs("passt", "--interface")
         world.cri.stop(guest, timeout=0)
         until(lambda: not os.path.exists(f"/proc/{helper}"), "the helper ends with its guest")
         assert get(world, url) == ""
+
+
+@pytest.mark.long
+def test_knative_s_guest_is_behind_its_pod(setting: Setting) -> None:
+    """Its proxy in the pod finds it at a fixed address."""
+    world = setting.world
+    world.provide(setting.snapshotter, _NAMESPACE)
+    nginx(setting, _NAMESPACE)
+    with world.cri.pod("knative", handler="unikeel", logs=_LOGS) as pod:
+        guest = pod.run("user-container", _NGINX)
+        proxy = pod.run("queue-proxy", BUSYBOX, args=("sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.1; done"))
+
+        def asked() -> str:
+            answer = world.cri.exec(proxy, "wget", "-q", "-T", "5", "-O", "-", "http://172.16.1.2/")
+            return answer.stdout.decode() if answer.exit_code == 0 else ""
+
+        assert "unikernel" in until(asked, "nginx answers its neighbour")
+        assert get(world, f"http://{address_of(world, pod.id)}/") == ""
+        world.cri.stop(guest, timeout=0)
+        until(lambda: not asked(), "it is gone")
 
 
 def test_a_guest_in_a_namespace_that_is_named(setting: Setting) -> None:
@@ -131,7 +191,7 @@ def test_a_guest_in_a_namespace_that_is_named(setting: Setting) -> None:
             ident,
             image=_NGINX,
             flags=["--with-ns", f"network:{path}"],
-            annotations={"org.unikeel.ports": "80/tcp"},
+            annotations={"org.unikeel.network": "user", "org.unikeel.ports": "80/tcp"},
         )
         until(lambda: get(world, f"http://{_ADDRESS}/"), "nginx answers")
         world.remove(ident)
@@ -170,7 +230,9 @@ def test_a_network_that_cannot_be_is_a_sentence(setting: Setting) -> None:
     world.lab.put("/var/log/no-namespace", b"text")
     assert "network namespace" in refused("--with-ns", "network:/var/log/no-namespace")
     assert "org.unikeel.ports" in refused("--with-ns", "network:/proc/1/ns/net", **{"org.unikeel.ports": "80,x"})
+    assert "names no network namespace" in refused(**{"org.unikeel.network": "tap"})
     with namespace(world, link=False) as path:
+        assert "there is no link" in refused("--with-ns", f"network:{path}", **{"org.unikeel.network": "tap"})
         assert "has an IPv4 address" in refused("--with-ns", f"network:{path}")
 
 

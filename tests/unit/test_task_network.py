@@ -16,7 +16,7 @@ from unikeel.model.image_fields import GuestConfig
 from unikeel.model.plan import UserNet
 from unikeel.network import joined, user
 from unikeel.network.ports import USUAL, Forwarded, parse_forwarded
-from unikeel.shim.connecting import connect
+from unikeel.shim.connecting import Way, connect
 from unikeel.shim.ocispec import Spec
 from unikeel.shim.wishes import Wishes
 
@@ -52,14 +52,14 @@ def test_who_has_a_network() -> None:
     found = connect(_POD, _LINUX, Wishes(), config)
     assert found is not None
     assert (found.namespace, found.resolv_conf, found.if_apart) == ("/proc/7/ns/net", "/pod/resolv.conf", True)
-    assert found.forwarded == USUAL
+    assert (found.forwarded, found.named, found.way) == (USUAL, False, Way.TAP)
     assert connect(_POD, _GENERIC, Wishes(), config) is None
     assert connect(Spec(apart=True), _LINUX, Wishes(), config) is None
     assert connect(Spec(), _LINUX, Wishes(), config) is None
     assert connect(_POD, _LINUX, Wishes(network="none"), config) is None
     asked = connect(_POD, _GENERIC, Wishes(network="user"), config)
     assert asked is not None
-    assert not asked.if_apart
+    assert (asked.if_apart, asked.way) == (False, Way.USER)
     off = _POD._replace(annotations={"org.unikeel.network": "none"})
     assert connect(off, _LINUX, Wishes(network="user"), config) is None
 
@@ -69,13 +69,31 @@ def test_which_ports_lead_to_the_guest() -> None:
     config = defaults()
     named = connect(_POD, _LINUX, Wishes(), config, ("80/tcp", "nonsense"))
     assert named is not None
-    assert named.forwarded == Forwarded(((80, 80),))
+    assert (named.forwarded, named.named) == (Forwarded(((80, 80),)), True)
     chosen = connect(_POD._replace(annotations={"org.unikeel.ports": "81"}), _LINUX, Wishes(), config, ("80/tcp",))
     assert chosen is not None
     assert chosen.forwarded == Forwarded(((81, 81),))
     host = connect(Spec(), _LINUX, Wishes(network="user"), config, ("80/tcp",))
     assert host is not None
     assert host.forwarded == Forwarded()
+
+
+def test_which_way_a_guest_is_connected() -> None:
+    """Knative's guest is known by its name, as urunc knows it; whoever asks for another way gets that."""
+    config = defaults()
+    knative = _POD._replace(annotations={"io.kubernetes.cri.container-name": "user-container"})
+    for spec, wish, way in (
+        (_POD, "", Way.TAP),
+        (knative, "", Way.STATIC),
+        (knative, "tap", Way.TAP),
+        (_POD, "static", Way.STATIC),
+        (_POD, "user", Way.USER),
+    ):
+        found = connect(spec, _LINUX, Wishes(network=wish), config)
+        assert found is not None
+        assert (found.way, found.if_apart) == (way, not wish)
+    with pytest.raises(InvalidArgument, match="names no network namespace"):
+        connect(Spec(), _LINUX, Wishes(network="tap"), config)
 
 
 def test_a_new_namespace_holds_no_network() -> None:

@@ -30,6 +30,8 @@ OPTIONS: Final = (
         ("--net",),
         "the network: user (mode), none, or one of CNI's: the file of its configuration, or its name in network.cni_networks",
         "NETWORK",
+        choices=("user", "none"),
+        free=True,
     ),
     Option(("--annotation",), "override an annotation of the image: KEY=VALUE", "ANNOTATION", many=True),
     Option(("--boot-files",), "how the kernel and the initrd are got from the image", "HOW", choices=BOOT_FILES),

@@ -67,7 +67,7 @@ def written(option: Option) -> str:
 
 def described(option: Option) -> str:
     """The help, with the choices and whether it may be repeated."""
-    choices = f": {', '.join(option.choices)}" if option.choices else ""
+    choices = f": {', '.join(option.choices)}" if option.choices and not option.free else ""
     return option.help + choices + (" (may be repeated)" if option.many else "")
 
 

@@ -24,7 +24,8 @@ SNAPSHOTS: Final = "snapshots"
 
 
 class Option(NamedTuple):
-    """One option. ``value`` is what its value is called; empty: a flag. ``many``: may be repeated, all count."""
+    """One option. ``value`` is what its value is called; empty: a flag. ``many``: may be repeated, all count. ``free``: it can be
+    something else than the choices, too."""
 
     names: tuple[str, ...]
     help: str
@@ -32,6 +33,7 @@ class Option(NamedTuple):
     many: bool = False
     choices: tuple[str, ...] = ()
     complete: str = NOTHING
+    free: bool = False
 
     @property
     def key(self) -> str:
@@ -209,7 +211,7 @@ def _short(parsed: Parsed, by_name: dict[str, Option], word: str, rest: _Words) 
 
 
 def _keep(parsed: Parsed, option: Option, name: str, value: str) -> None:
-    if option.choices and value not in option.choices:
+    if option.choices and not option.free and value not in option.choices:
         from unikeel.model.names import quote, unknown_hint
 
         raise InvalidArgument(f"{name} cannot be {quote(value)}", unknown_hint(value, option.choices))

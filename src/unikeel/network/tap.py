@@ -14,9 +14,9 @@ import hashlib
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Final
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Final, TypeVar
 
 from unikeel.errors import FailedPrecondition, Unavailable
 from unikeel.kernel import links, netns, tap, traffic
@@ -27,6 +27,8 @@ from unikeel.network import redirect, stations
 from unikeel.network.ports import Forwarded
 from unikeel.network.stations import Station
 from unikeel.values import NamedTuple
+
+T = TypeVar("T")
 
 VHOST: Final = "/dev/vhost-net"
 _PREFIX: Final = "uk-"
@@ -72,7 +74,7 @@ def attach(namespace: OwnedFd, wanted: Wanted, dns: str, stack: ExitStack) -> At
     return within(namespace, lambda: _attach(wanted, dns, stack))
 
 
-def within(namespace: OwnedFd, work: Callable[[], Attached | None]) -> Attached | None:
+def within(namespace: OwnedFd, work: Callable[[], T]) -> T:
     """Do some of this module's work in a namespace. Raises as it does, and Unavailable for what the kernel refuses."""
     with _LOCK:
         try:
@@ -163,24 +165,6 @@ def open_vhost(wanted: Wanted, stack: ExitStack) -> tuple[int, ...]:
         except OSError:
             return ()
     return tuple(fd.fileno() for fd in found)
-
-
-@contextmanager
-def opened(path: str, inode: str) -> Iterator[OwnedFd | None]:
-    """A namespace by its path, if it is still the one with this :func:`inode_of`; None: it is gone."""
-    try:
-        namespace = netns.open_network(path)
-    except Exception:  # noqa: BLE001 - whatever is there now, it is not what was
-        yield None
-        return
-    with namespace:
-        yield namespace if inode_of(namespace) == inode else None
-
-
-def inode_of(namespace: OwnedFd) -> str:
-    """What a namespace is known by while it lives."""
-    status = os.fstat(namespace.fileno())
-    return f"{status.st_dev}:{status.st_ino}"
 
 
 def sweep(namespace: OwnedFd) -> None:

@@ -12,6 +12,7 @@ from unikeel.errors import Unavailable
 from unikeel.kernel.paths import remove_tree
 from unikeel.records.failpoint import failpoint
 from unikeel.sandbox import cgroups, remains, sockets
+from unikeel.shim.connecting import disconnect
 
 if TYPE_CHECKING:
     from unikeel.shim.node import Node
@@ -35,6 +36,8 @@ def remove_sandbox(node: Node, task: Task, *, thorough: bool = False) -> None:
     if thorough:
         remains.kill_marked(task.ident)
     failpoint("task.clear.killed")
+    disconnect(task)
+    failpoint("task.clear.network")
     state = os.path.join(node.layout.runtime_state, task.ident)
     if os.path.isdir(state):
         node.services.sandboxes.delete(task.ident)

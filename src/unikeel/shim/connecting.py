@@ -1,28 +1,30 @@
 """A task's network: whether it has one, decided from the caller's configuration and the wishes, and what its guest and its helper get.
 
-The network is passt's, which runs in the namespace that the configuration names, a pod's: the guest has the pod's address there, and the pod's ports lead to it.
+In the namespace that the configuration names, a pod's, the guest takes over the pod's link by a tap, or stands behind it as Knative expects; or passt runs there, and leads the pod's ports to it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from unikeel.errors import FailedPrecondition, InvalidArgument, Unavailable
+from unikeel.errors import FailedPrecondition, InvalidArgument, Unavailable, UnikeelError
 from unikeel.guests import guest as find_guest
-from unikeel.model.plan import UserNet
+from unikeel.model.plan import FileRole, Net, UserNet
+from unikeel.network.stations import neighbour
 from unikeel.shim import wishes
 from unikeel.values import NamedTuple
 
 if TYPE_CHECKING:
     from unikeel.config import Config
     from unikeel.engine.tasks import Task
+    from unikeel.kernel.fd import OwnedFd
     from unikeel.model.image_fields import GuestConfig
     from unikeel.network.ports import Forwarded
     from unikeel.shim.node import Node
@@ -31,110 +33,188 @@ if TYPE_CHECKING:
 
 _HELPER_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.005
+#: By which the guest of a Knative service is known, as urunc knows it.
+_CONTAINER_NAME: Final = "io.kubernetes.cri.container-name"
+_KNATIVE_GUEST: Final = "user-container"
+
+
+class Way(Enum):
+    """How a guest is connected."""
+
+    #: It takes over the link of the namespace (:mod:`unikeel.network.tap`).
+    TAP = "tap"
+    #: It is behind the namespace, as Knative's proxies expect it (:mod:`unikeel.network.static`).
+    STATIC = "static"
+    #: Ports of the namespace lead to it by passt (:mod:`unikeel.network.user`).
+    USER = "user"
 
 
 class Network(NamedTuple):
     """A network that is wanted.
 
     ``namespace`` is a path; empty: the host's. ``if_apart``: nobody asked for it, so that there is none where the path turns out to be the host's, or to have
-    no address.
+    no link.
     """
 
     namespace: str
     resolv_conf: str
     forwarded: Forwarded
     if_apart: bool
+    way: Way = Way.USER
+    #: The ports are named, by an annotation or by the image.
+    named: bool = False
 
 
 class Connected(NamedTuple):
-    """A network as the guest sees it, the helper's command line, its descriptors, and the monitor's end."""
+    """A network as the guest sees it, the helper's command line, its descriptors, and the monitor's, in the order of the card's queues."""
 
-    net: UserNet
+    net: Net
     helper: tuple[str, ...]
     helper_fds: tuple[int, ...]
-    monitor_fd: int
+    fds: Mapping[FileRole, tuple[int, ...]]
 
 
 def connect(
     spec: Spec, guest: GuestConfig, options: Wishes, config: Config, exposed: Sequence[str] = ()
 ) -> Network | None:
-    """Decide whether a task has a network.
+    """Decide whether a task has a network, and how.
 
     :param exposed: the ports that its image names. :raise InvalidArgument: an annotation is wrong, or there is no namespace for the network that is asked for.
     """
     given = wishes.from_annotations(spec.annotations)
-    asked = given.over(options).over(wishes.from_config(config))
+    asked = given.over(options).over(wishes.from_config(config)).network
     namespace = spec.namespaces.get("network", "")
     kind = find_guest(guest.type)
-    if asked.network == "none" or not kind.network:
+    if asked == "none" or not kind.network:
         return None
-    if asked.network != "user":
+    if asked == "auto":
         if not namespace or not kind.addressed:
             return None
-    elif not namespace and spec.apart:
+    elif not namespace and (spec.apart or asked != "user"):
         raise InvalidArgument(
-            "a user-mode network is asked for, but the container's network namespace is a new one, with nothing in it",
-            "name one by its path (a pod does; ctr: --with-ns network:PATH), or have the host's (ctr: --net-host)",
+            f"a network ({asked}) is asked for, but the container's configuration names no network namespace that is configured",
+            "name one by its path (a pod does; ctr: --with-ns network:PATH), or have the host's with org.unikeel.network=user (ctr: --net-host)",
         )
-    return Network(namespace, spec.resolv_conf, _forwarded(given.ports, exposed, namespace), asked.network != "user")
+    forwarded, named = _forwarded(given.ports, exposed, namespace)
+    return Network(namespace, spec.resolv_conf, forwarded, asked == "auto", _way(asked, spec), named)
 
 
-def _forwarded(text: str, exposed: Sequence[str], namespace: str) -> Forwarded:
-    """What is asked for, else what the image names, else the usual ones; of the host's own ports only what is asked for."""
+def _way(asked: str, spec: Spec) -> Way:
+    if asked != "auto":
+        return Way(asked)
+    return Way.STATIC if spec.annotations.get(_CONTAINER_NAME) == _KNATIVE_GUEST else Way.TAP
+
+
+def _forwarded(text: str, exposed: Sequence[str], namespace: str) -> tuple[Forwarded, bool]:
+    """What is asked for, else what the image names, else the usual ones; of the host's own ports only what is asked for. And whether somebody named them."""
     from unikeel.network.ports import USUAL, Forwarded, parse_forwarded
 
     if text:
-        return parse_forwarded(text)
+        return parse_forwarded(text), True
     if not namespace:
-        return Forwarded()
+        return Forwarded(), False
     valid = []
     for port in exposed:
         with contextlib.suppress(ValueError):
             parse_forwarded(port)
             valid.append(port)
     with contextlib.suppress(ValueError):
-        return parse_forwarded(",".join(valid))
-    return USUAL
+        return parse_forwarded(",".join(valid)), True
+    return USUAL, False
 
 
-def attach(node: Node, network: Network, uid: int, stack: ExitStack) -> Connected | None:
-    """Have the guest's network and its helper ready to be launched; descriptors are closed by ``stack``. None: see :class:`Network`.
+def attach(node: Node, task: Task, network: Network, uid: int, stack: ExitStack) -> Connected | None:
+    """Have the guest's network, and its helper if it has one, ready to be launched; descriptors are closed by ``stack``. None: see :class:`Network`.
 
-    :raise NotFound, FailedPrecondition: the namespace is none, or nothing is configured in it. :raise Unavailable: a program is missing.
+    :raise NotFound, FailedPrecondition: the namespace is none, or nothing is configured in it. :raise Unavailable: a program, or something of the kernel's, is missing.
     """
     from unikeel.kernel import netns
-    from unikeel.network import joined, user
 
-    passt, config = user.find_passt(), node.config
-    mac = user.guest_mac(uid)
     if not network.namespace:
-        address, _, prefix = config.network_address.partition("/")
-        net = UserNet(address, int(prefix), config.network_gateway, config.network_dns, mac)
-        argv = user.helper_argv(passt, net, (), uid, network.forwarded)
-        monitor_end, helper_end = _pair(stack)
-        return Connected(net, tuple(argv), (helper_end,), monitor_end)
+        return _hosts(node, network, uid, stack)
     namespace = stack.enter_context(netns.open_network(network.namespace))
     ours = netns.is_ours(namespace)
     if network.if_apart and ours:
         return None
+    if network.way is Way.USER:
+        return _joined(network, namespace, uid, stack, ours=ours)
+    if ours:
+        raise FailedPrecondition(
+            f"the network namespace {network.namespace} is the host's: no guest takes over its links",
+            "ask for user-mode networking: org.unikeel.network=user",
+        )
+    return _taken(node, task, network, namespace, stack)
+
+
+def _hosts(node: Node, network: Network, uid: int, stack: ExitStack) -> Connected:
+    """User-mode networking in the host's namespace."""
+    from unikeel.network import user
+
+    config = node.config
+    address, _, prefix = config.network_address.partition("/")
+    net = UserNet(address, int(prefix), config.network_gateway, config.network_dns, user.guest_mac(uid))
+    argv = user.helper_argv(user.find_passt(), net, (), uid, network.forwarded)
+    monitor_end, helper_end = _pair(stack)
+    return Connected(net, tuple(argv), (helper_end,), {FileRole.NET: (monitor_end,)})
+
+
+def _joined(network: Network, namespace: OwnedFd, uid: int, stack: ExitStack, *, ours: bool) -> Connected | None:
+    """User-mode networking in a pod's namespace."""
+    from unikeel.network import joined, user
+
     link = joined.link_in(namespace)
     if link is None:
         if network.if_apart:
             return None
         raise FailedPrecondition(f"nothing in the network namespace {network.namespace} has an IPv4 address")
     dns = joined.nameserver(network.resolv_conf) if network.resolv_conf else ""
-    net = UserNet(link.address, link.prefix, link.gateway or _neighbour(link.address, link.prefix), dns, mac)
+    gateway = link.gateway or neighbour(link.address, link.prefix)
+    net = UserNet(link.address, link.prefix, gateway, dns, user.guest_mac(uid))
     if not ours:
         joined.allow_low_ports(namespace)
-    argv = user.joined_argv(passt, net, network.forwarded, link.name, uid)
+    argv = user.joined_argv(user.find_passt(), net, network.forwarded, link.name, uid)
     monitor_end, helper_end = _pair(stack)
-    return Connected(net, tuple(argv), (helper_end, namespace.fileno()), monitor_end)
+    return Connected(net, tuple(argv), (helper_end, namespace.fileno()), {FileRole.NET: (monitor_end,)})
 
 
-def _neighbour(address: str, prefix: int) -> str:
-    """Some other address of a network, for a guest that cannot do without a gateway where there is none."""
-    network = ipaddress.IPv4Interface(f"{address}/{prefix}").network
-    return str(next((host for host in network.hosts() if str(host) != address), address))
+def _taken(node: Node, task: Task, network: Network, namespace: OwnedFd, stack: ExitStack) -> Connected | None:
+    """A tap in a pod's namespace."""
+    from unikeel.network import joined, static, tap
+
+    config = node.config
+    device = tap.Wanted(
+        tap.name_of(task.ident),
+        queues=config.network_queues,
+        ports=network.forwarded if network.named else None,
+        vhost=config.network_vhost == "auto",
+    )
+    dns = joined.nameserver(network.resolv_conf) if network.resolv_conf else ""
+    make = static.attach if network.way is Way.STATIC else tap.attach
+    found = make(namespace, device, dns, stack)
+    if found is None:
+        if network.if_apart:
+            return None
+        raise FailedPrecondition(f"there is no link in the network namespace {network.namespace}")
+    return Connected(found.net, (), (), {FileRole.NET: found.fds, FileRole.VHOST: found.vhost})
+
+
+def disconnect(task: Task) -> None:
+    """Take away what an ended guest's tap has left in its namespace; nothing happens if there is nothing. :raise Unavailable: the kernel refuses."""
+    path, way = str(task.settings.get("namespace", "")), task.settings.get("way", "")
+    if not path or way == Way.USER.value:
+        return
+    from unikeel.kernel import netns
+    from unikeel.network import static, tap
+
+    try:
+        namespace = netns.open_network(path)
+    except UnikeelError:  # it has gone before, and all with it
+        return
+    with namespace:
+        if way == Way.STATIC.value:
+            static.remove(namespace)
+        else:
+            tap.sweep(namespace)
 
 
 def _pair(stack: ExitStack) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from unikeel import monitors
 from unikeel.boot.contract import Acquired, Choice, HostMount, Source
 from unikeel.engine.initrds import complete
 from unikeel.engine.launching import LAUNCH_SECONDS, Order
-from unikeel.engine.preparing import open_snapshot
+from unikeel.engine.preparing import in_order, open_snapshot
 from unikeel.engine.tasks import Task
 from unikeel.engine.timeline import Timeline
 from unikeel.errors import BadContent, FailedPrecondition
@@ -120,8 +120,8 @@ def create(node: Node, wanted: Wanted, timeline: Timeline) -> Created:
         pid = answer.get("pid")
         if not isinstance(pid, int) or pid <= 1:
             raise FailedPrecondition(f"the sandbox of {task.id} could not be made: {said(node, task)}")
-        if ready.network:
-            with timeline.span("network"):
+        if helper_fds:
+            with timeline.span("helper"):
                 await_helper(node, task, uid)
         boot = ready.boot
         return Created(
@@ -159,9 +159,10 @@ def _prepare(node: Node, wanted: Wanted, uid: int, timeline: Timeline, stack: Ex
             disk = opened.spec
             span.attributes.update(opened.identity._asdict())
     failpoint("task.create.disk")
-    network = attach(node, settings.network, uid, stack) if settings.network else None
-    if network is not None:
-        descriptors[FileRole.NET] = network.monitor_fd
+    network = None
+    if settings.network is not None:
+        with timeline.span("network", way=settings.network.way.value):
+            network = attach(node, task, settings.network, uid, stack)
     failpoint("task.create.network")
     with timeline.span("plan"):
         request = _request(task, settings, accel.accel, disk, network)
@@ -171,7 +172,7 @@ def _prepare(node: Node, wanted: Wanted, uid: int, timeline: Timeline, stack: Ex
         if initrd_fd >= 0:
             descriptors[FileRole.INITRD] = initrd_fd
         descriptors |= _sockets(node.layout.container(task.ident), stack)
-        fds = tuple(descriptors[file.role] for file in plan.files)
+        fds = in_order(plan, descriptors, network.fds if network else {})
     with timeline.span("bundle"):
         _write_bundle(node, wanted, plan, uid)
     failpoint("task.create.bundle")

@@ -71,6 +71,8 @@ class TaskSettings(NamedTuple):
             "disk": self.disk.source if self.disk else "",
             "made": self.made,
             "network": self.network is not None,
+            "namespace": self.network.namespace if self.network else "",
+            "way": self.network.way.value if self.network else "",
             "on_top": self.on_top,
             "rootfs": self.rootfs,
             "rootfs_reason": self.rootfs_reason,

@@ -87,12 +87,12 @@ ANNOTATIONS: Final[dict[str, _Row]] = {
     OWN_PREFIX + "accel": _Row("accel", _one_of("auto", "kvm", "tcg"), "monitor.accel"),
     OWN_PREFIX + "memory": _Row("memory", _memory, "monitor.memory"),
     OWN_PREFIX + "cpus": _Row("cpus", _count, "monitor.cpus"),
-    OWN_PREFIX + "network": _Row("network", _one_of("none", "user"), "network.default"),
+    OWN_PREFIX + "network": _Row("network", _one_of("none", "user", "tap", "static"), "network.default"),
     OWN_PREFIX + "ports": _Row("ports", _ports, "network.ports"),
 }
 _BY_OPTION: Final = {row.option: row for row in ANNOTATIONS.values()} | {
     "monitor.machine": _Row("machine", _one_of("auto", "microvm", "q35"), "monitor.machine"),
-    "network.default": _Row("network", _one_of("auto", "none", "user"), "network.default"),
+    "network.default": _Row("network", _one_of("auto", "none", "user", "tap", "static"), "network.default"),
 }
 
 
