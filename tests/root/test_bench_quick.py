@@ -41,5 +41,7 @@ def test_quick(tmp_path: object) -> None:
             if (row["metric"], row["scenario"], row["image"]) == (metric, scenario, "hello")
         }
         assert found == _STRATEGIES, (metric, scenario)
+    assert {row["scenario"] for row in rows if row["metric"] == "tap"} == {"first", "further"}
+    assert ("linux", "qemu") in {(row["image"], row["strategy"]) for row in rows if row["metric"] == "plan"}
     assert "promises\n" in done.stdout
     assert os.listdir(root) == []

@@ -7,7 +7,9 @@ from unikeel.bench.report import render
 from unikeel.bench.rows import Board, Document, Key
 
 
-def _board(cache: float = 0.5, copy: float = 20.0, ballast: float = 0.55, exec_ms: float = 120.0) -> Board:
+def _board(
+    cache: float = 0.5, copy: float = 20.0, ballast: float = 0.55, exec_ms: float = 120.0, tap: float = 2.0
+) -> Board:
     board = Board()
     for image in ("hello", "bulky", "ballast"):
         for strategy in ("cache", "shared-view", "copy"):
@@ -16,6 +18,9 @@ def _board(cache: float = 0.5, copy: float = 20.0, ballast: float = 0.55, exec_m
                 board.series(Key("warm", "acquire", "ms", image, strategy, "file", None, 1, 0)).add(value + step / 1e4)
     board.series(Key("warm", "exec", "ms", "hello", "cache", "file", "crun", 1, 0)).add(exec_ms)
     board.series(Key("first", "exec", "ms", "hello", "cache", "file", "crun", 1, 0)).add(1e4)
+    board.series(Key("first", "tap", "ms")).add(tap)
+    board.series(Key("further", "tap", "ms")).add(1e4)
+    board.series(Key("warm", "plan", "ms", "linux", "qemu")).add(tap / 10)
     return board
 
 
@@ -25,19 +30,19 @@ def _kept(found: list[Verdict]) -> list[bool | None]:
 
 def test_promises_that_are_kept() -> None:
     found = verdicts(_board().rows())
-    assert _kept(found) == [True, True, True, True, True, True, True, None, True]
+    assert _kept(found) == [True, True, True, True, True, True, True, None, True, True, True]
     assert found[0].measured == "0.560 ms at worst (ballast, cache, n = 200)"
     assert found[6].measured == "120.000 ms at worst (hello, cache, n = 1)"
 
 
 def test_promises_that_are_missed() -> None:
-    board = _board(cache=1.0, copy=25.0, ballast=1.5, exec_ms=150.0)
+    board = _board(cache=1.0, copy=25.0, ballast=1.5, exec_ms=150.0, tap=10.0)
     board.series(Key("warm", "import", "ms", "hello", "cache")).fail("no such command")
-    assert _kept(verdicts(board.rows())) == [False, False, False, False, False, False, False, None, False]
+    assert _kept(verdicts(board.rows())) == [False, False, False, False, False, False, False, None, False, False, False]
 
 
 def test_nothing_measured_is_not_kept() -> None:
-    assert _kept(verdicts([])) == [None] * 8 + [True]
+    assert _kept(verdicts([])) == [None] * 10 + [True]
 
 
 def test_a_ratio_knows_its_bounds() -> None:

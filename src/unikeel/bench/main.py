@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from unikeel.bench import environment, promises, report
 from unikeel.bench.plan import IMAGES, METRICS, Plan, Progress
 from unikeel.bench.rows import Board, Document
-from unikeel.bench.scenarios import acquire, imports, memory, spans, starts
+from unikeel.bench.scenarios import acquire, imports, memory, networks, plans, spans, starts
 from unikeel.bench.stage import Stage
 from unikeel.errors import PermissionDenied, UnikeelError, mapping
 
@@ -19,7 +19,7 @@ OUTPUT = os.path.join("build", "bench", "main.json")
 SAMPLES = os.path.join("build", "samples")
 _PARENT = "/var/tmp"  # noqa: S108 - the stage makes a directory of its own in it; on disk, unlike /tmp on many hosts
 _PATIENCE = 0.5
-_SCENARIOS = (spans, acquire, starts, imports, memory)
+_SCENARIOS = (spans, plans, networks, acquire, starts, imports, memory)
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -8,7 +8,7 @@ from typing import Final
 from unikeel.values import NamedTuple
 
 #: Every metric, and what ``--only`` takes.
-METRICS: Final = ("acquire", "exec", "import", "ready", "host_memory", "span")
+METRICS: Final = ("acquire", "exec", "import", "ready", "host_memory", "tap", "plan", "span")
 #: The images of a whole run, in the order in which they are loaded: hello and nginx are the samples proper, bulky has 32 MB of boot files,
 #: ballast 1 GiB of others.
 IMAGES: Final = ("hello", "nginx", "bulky", "ballast")

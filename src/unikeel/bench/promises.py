@@ -13,6 +13,8 @@ COPY_RATIO: Final = 30.0
 SIZE_RATIO: Final = 1.2
 EXEC_MS: Final = 150.0
 IMPORT_MS: Final = 80.0
+TAP_MS: Final = 8.0
+PLAN_MS: Final = 1.0
 _KEPT: Final = ("cache", "shared-view")
 
 
@@ -65,6 +67,8 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
         found.append(Verdict(promise, "" if times is None else str(times), kept))
     found.append(_slowest(rows, "exec", "command to the monitor's exec, warm", EXEC_MS))
     found.append(_slowest(rows, "import", "interpreter and imports", IMPORT_MS))
+    found.append(_slowest(rows, "tap", "a guest's tap in a pod's namespace", TAP_MS, scenario="first"))
+    found.append(_slowest(rows, "plan", "building a launch plan", PLAN_MS))
     return [*found, _all_sampled(rows)]
 
 
