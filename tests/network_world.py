@@ -99,6 +99,19 @@ def _ping(address: str, seconds: float) -> bool:
     return False
 
 
+def ping6(address: str, seconds: float = PATIENCE) -> bool:
+    """The same of IPv6, from this process's namespace; the kernel adds checksums."""
+    end = time.monotonic() + seconds
+    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.getprotobyname("ipv6-icmp")) as sock:
+        while time.monotonic() < end:
+            sock.sendto(struct.pack(">BBHHH", 128, 0, 0, 77, 1), (address, 0))
+            until = min(end, time.monotonic() + 0.5)
+            while select.select([sock], [], [], max(0.0, until - time.monotonic()))[0]:
+                if sock.recv(2048)[:1] == b"\x81":
+                    return True
+    return False
+
+
 def checksum(data: bytes) -> bytes:
     """The Internet's checksum (RFC 1071) of an even number of bytes."""
     total = sum(struct.unpack(f">{len(data) // 2}H", data))

@@ -19,6 +19,7 @@ import installed_kernel
 import unikeel
 from engine_leftovers import host_leftovers, records, wait_keeper_gone
 from engine_stages import PATIENCE, Stage, sample
+from network_world import ping6
 from samples import compiling
 from unikeel.errors import InvalidArgument, Unimplemented
 
@@ -307,17 +308,23 @@ def test_its_program_is_asked_to_end_and_then_the_guest_powers_off(engine: unike
     assert "asked to end" in output(container)
 
 
-def test_the_distributions_kernel_boots_it_on_qemu(stage: Stage, ordinary: str) -> None:
-    """Its drivers come from the package, in the order of modules.dep; the network is up when the program begins."""
+def own_kernel(stage: Stage) -> str:
+    """A configuration that names an installed kernel."""
     root = os.path.join(stage.directory, "host")
-    installed_kernel.install(root)
+    if not os.path.exists(root):
+        installed_kernel.install(root)
     with open(stage.config, encoding="utf-8") as file:
         text = file.read()
     config = os.path.join(stage.directory, "kernel.toml")
     with open(config, "w", encoding="utf-8") as file:
         file.write(f'{text}[kernel]\nimage = "{root}/boot/vmlinuz-{installed_kernel.VERSION}"\n')
         file.write(f'modules = "{root}/lib/modules/{installed_kernel.VERSION}"\n')
-    with unikeel.Engine(stage.root, config=config) as engine:
+    return config
+
+
+def test_the_distributions_kernel_boots_it_on_qemu(stage: Stage, ordinary: str) -> None:
+    """Its drivers come from the package, in the order of modules.dep; the network is up when the program begins."""
+    with unikeel.Engine(stage.root, config=own_kernel(stage)) as engine:
         options = unikeel.Options(guest="linux", kernel="default", network="user", args=("network", "exit=7"))
         container = engine.create(f"docker-archive:{ordinary}", options)
         try:
@@ -325,6 +332,28 @@ def test_the_distributions_kernel_boots_it_on_qemu(stage: Stage, ordinary: str) 
             assert container.wait(PATIENCE) == 7
             told = output(container).replace("\r", "").splitlines()
             assert {"user 1000 group 77", "address 10.0.2.15", "nameserver 10.0.2.3"} <= set(told)
+        finally:
+            container.remove(force=True)
+
+
+@pytest.mark.long
+def test_its_addresses_are_those_of_a_network_of_cni(stage: Stage, ordinary: str) -> None:
+    """Of IPv4 and of IPv6; our init is told both."""
+    network = os.path.join(stage.directory, "net.conflist")
+    ranges = [[{"subnet": "10.254.79.0/28"}], [{"subnet": "fd79::/64"}]]
+    routes = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
+    ipam = {"type": "host-local", "dataDir": f"{stage.directory}/leases", "ranges": ranges, "routes": routes}
+    plugin = {"type": "ptp", "ipam": ipam, "dns": {"nameservers": ["10.254.79.1"]}}
+    with open(network, "w", encoding="utf-8") as file:
+        json.dump({"cniVersion": "1.0.0", "name": "both", "plugins": [plugin]}, file)
+    with unikeel.Engine(stage.root, config=own_kernel(stage)) as engine:
+        options = unikeel.Options(guest="linux", kernel="default", network=network, args=("network", "wait"))
+        container = engine.create(f"docker-archive:{ordinary}", options)
+        try:
+            container.start(ready="console:waiting", seconds=PATIENCE)
+            shown = engine.container(container.id).inspect()["monitor"]["network"]  # type: ignore[index]  # JSON
+            assert f"address {shown['address']}" in output(container)
+            assert ping6(shown["address6"])
         finally:
             container.remove(force=True)
 

@@ -12,7 +12,7 @@ from typing import Final
 from unikeel.errors import InvalidArgument
 from unikeel.model import cpio
 from unikeel.model.names import quote
-from unikeel.model.plan import LaunchRequest
+from unikeel.model.plan import LaunchRequest, TapNet
 
 SETTINGS: Final = "/unikeel.conf"
 MODULES: Final = "/modules"
@@ -56,7 +56,10 @@ def _texts(request: LaunchRequest, disk: str) -> Iterator[tuple[str, str]]:
             yield ("r", "")
     network = request.network
     if network is not None:
-        yield from (("i", f"{network.address}/{network.prefix}"), ("g", network.gateway))
+        if network.address:
+            yield from (("i", f"{network.address}/{network.prefix}"), ("g", network.gateway))
+        if isinstance(network, TapNet) and network.address6:
+            yield from _ipv6(network)
         if network.dns:
             yield ("n", network.dns)
     for name, _ in request.own.modules if request.own else ():
@@ -65,6 +68,15 @@ def _texts(request: LaunchRequest, disk: str) -> Iterator[tuple[str, str]]:
         yield ("e", variable)
     for word in request.args:
         yield ("a", word)
+
+
+def _ipv6(network: TapNet) -> Iterator[tuple[str, str]]:
+    """Addresses as 32 hexadecimal digits: the init need not know the shorter forms."""
+    import ipaddress
+
+    yield ("j", f"{ipaddress.IPv6Address(network.address6).packed.hex()}/{network.prefix6}")
+    if network.gateway6:
+        yield ("k", ipaddress.IPv6Address(network.gateway6).packed.hex())
 
 
 def _text(letter: str, value: str) -> bytes:

@@ -5,12 +5,14 @@
 #include <asm/socket.h>
 #include <linux/if.h>
 #include <linux/in.h>
+#include <linux/ipv6.h>
+#include <linux/ipv6_route.h>
 #include <linux/route.h>
 #include <linux/sockios.h>
 
 static const char device[] = "eth0";
 
-enum { DATAGRAMS = 2, CLOSE_ON_EXEC = 02000000 };
+enum { INET6 = 10, DATAGRAMS = 2, CLOSE_ON_EXEC = 02000000 };
 
 static void set(struct sockaddr *to, uint32_t value)
 {
@@ -47,6 +49,52 @@ static bool add_route(long socket, uint32_t to, uint32_t gateway, unsigned short
     return CALL3(ioctl, socket, SIOCADDRT, &route) == 0;
 }
 
+static int digit(char letter)
+{
+    if (letter >= '0' && letter <= '9')
+        return letter - '0';
+    return letter >= 'a' && letter <= 'f' ? letter - 'a' + 10 : -1;
+}
+
+/* 32 hexadecimal digits; what follows them, or NULL if there are fewer. */
+static const char *address6(const char *text, struct in6_addr *result)
+{
+    for (int i = 0; i < 32; i++) {
+        int value = digit(text[i]);
+        if (value < 0)
+            return NULL;
+        unsigned char *byte = &result->s6_addr[i / 2];
+        *byte = (unsigned char)(*byte << 4 | value);
+    }
+    return text + 32;
+}
+
+static int number_of(long socket, const char *name)
+{
+    struct ifreq request = {0};
+    append(request.ifr_name, IFNAMSIZ, name);
+    return CALL3(ioctl, socket, SIOCGIFINDEX, &request) == 0 ? request.ifr_ifindex : -1;
+}
+
+static void network6_up(long socket, const struct settings *settings)
+{
+    struct in6_ifreq own = {.ifr6_ifindex = number_of(socket, device)};
+    struct in6_rtmsg route = {
+        .rtmsg_metric = 1, .rtmsg_flags = RTF_UP | RTF_GATEWAY, .rtmsg_ifindex = own.ifr6_ifindex};
+    long socket6 = CALL3(socket, INET6, DATAGRAMS | CLOSE_ON_EXEC, 0);
+    const char *rest = address6(settings->interface6, &own.ifr6_addr);
+    long prefix = rest && *rest == '/' ? number(rest + 1, NULL) : -1;
+    own.ifr6_prefixlen = (uint32_t)prefix;
+    if (prefix < 0 || prefix > 128)
+        say("init: not an address: ", settings->interface6, NULL);
+    else if (!bring_up(socket, device) || CALL3(ioctl, socket6, SIOCSIFADDR, &own) < 0)
+        say("init: cannot give ", device, " its IPv6 address", NULL);
+    else if (settings->gateway6
+             && (!address6(settings->gateway6, &route.rtmsg_gateway) || CALL3(ioctl, socket6, SIOCADDRT, &route) < 0))
+        say("init: cannot add a route by ", settings->gateway6, NULL);
+    CALL1(close, socket6);
+}
+
 void network_up(const struct settings *settings)
 {
     uint32_t own, gateway;
@@ -70,5 +118,7 @@ void network_up(const struct settings *settings)
         if (!routed)
             say("init: cannot add a route by ", settings->gateway, NULL);
     }
+    if (settings->interface6)
+        network6_up(socket, settings);
     CALL1(close, socket);
 }

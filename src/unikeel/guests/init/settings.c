@@ -28,6 +28,8 @@ static bool take(struct settings *settings, char kind, char *value)
     case 'h': settings->host = value; return true;
     case 'i': settings->interface = value; return true;
     case 'g': settings->gateway = value; return true;
+    case 'j': settings->interface6 = value; return true;
+    case 'k': settings->gateway6 = value; return true;
     case 'n': settings->dns = value; return true;
     case 'w': settings->directory = value; return true;
     case 'u': return (settings->user = number(value, NULL)) >= 0;

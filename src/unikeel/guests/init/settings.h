@@ -13,6 +13,7 @@ struct settings {
     char *host; /* h: */
     char *interface; /* i: ADDRESS/PREFIX of eth0 */
     char *gateway; /* g: */
+    char *interface6, *gateway6; /* j: k: the same of IPv6, addresses as 32 hexadecimal digits */
     char *dns; /* n: */
     char *directory; /* w: where the program runs */
     long user, group; /* u: p: */
