@@ -301,6 +301,15 @@ def test_others_get_the_images_initrd_itself() -> None:
         assert complete(plain._replace(initrd=False), -1, stack).fd == -1
 
 
+def test_our_init_is_told_ipv6_addresses_in_full() -> None:
+    """As 32 digits, so that it need not know the shorter forms; without an IPv4 address, these alone."""
+    network = TapNet("", 0, "", "", "52:54:00:12:34:56", "uk-1", address6="fd00::7", prefix6=64, gateway6="fe80::1")
+    told = own_init.settings(REQUEST._replace(network=network, own=OwnInit(b"init")), "/dev/vda").split(b"\0")
+    assert b"j:fd000000000000000000000000000007/64" in told
+    assert b"k:fe800000000000000000000000000001" in told
+    assert not any(text.startswith((b"i:", b"g:")) for text in told)
+
+
 @pytest.mark.parametrize("path", ["", "/", "x", "/a/../b", "/a//b", "/a/", "/a\0"])
 def test_a_path_that_cannot_be_in_an_archive(path: str) -> None:
     with pytest.raises(ValueError, match="cannot be in an archive"):

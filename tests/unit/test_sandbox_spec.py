@@ -212,3 +212,10 @@ def test_system_calls_beyond_the_list_are_for_those_that_need_them() -> None:
             "args": [{"index": 0, "value": 0xFFFFFFFF, "op": "SCMP_CMP_EQ"}],
         },
     ]
+
+
+def test_a_monitor_that_opens_a_tap_by_its_name_joins_the_namespace() -> None:
+    """Others have one of their own, with nothing in it."""
+    joined = build(_REQUEST._replace(network="/run/unikeel/netns/c1"))["linux"]
+    assert isinstance(joined, dict)
+    assert {"type": "network", "path": "/run/unikeel/netns/c1"} in joined["namespaces"]
