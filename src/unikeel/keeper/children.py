@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from unikeel.keeper.loop import say
+from unikeel.keeper.sealed import SealedPrograms
 
 #: In the environment of whatever is started for a container.
 MARK = "UNIKEEL_CONTAINER"
@@ -19,6 +20,8 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MAX_ORPHANS = 256
 
 Done = Callable[[int], None]
+#: As :func:`os.posix_spawn` takes them.
+Action = tuple[int, int, int] | tuple[int, int, str, int, int]
 
 
 class _Child:
@@ -38,6 +41,7 @@ class Children:
         self._known: dict[int, _Child] = {}
         self._orphans: dict[int, int] = {}
         self._expected = 0
+        self._programs = SealedPrograms()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -60,9 +64,7 @@ class Children:
         :param environment: its environment, instead of just the usual PATH. :param streams: its stdin and stdout, instead of nothing and ``output``.
         :raise OSError: it cannot be started.
         """
-        actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)
-        ]
+        actions: list[Action] = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
         # Numbers are first moved out of the way of 3, 4, …; the copies are close-on-exec like the originals.
         high: list[int] = []
         try:
@@ -71,20 +73,26 @@ class Children:
             actions += [(os.POSIX_SPAWN_DUP2, high[0], 1), (os.POSIX_SPAWN_DUP2, high[0], 2)]
             actions += [(os.POSIX_SPAWN_DUP2, fd, 3 + index) for index, fd in enumerate(high[1 : 1 + len(fds)])]
             actions += [(os.POSIX_SPAWN_DUP2, fd, index) for index, fd in enumerate(high[1 + len(fds) :])]
-            pid = os.posix_spawn(
-                argv[0],
-                list(argv),
-                {**(environment if environment is not None else {"PATH": _PATH}), **({MARK: mark} if mark else {})},
-                file_actions=actions,
-                setsid=True,
-                setsigmask=[],
-                setsigdef=[signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE],
-            )
+            variables = {
+                **(environment if environment is not None else {"PATH": _PATH}),
+                **({MARK: mark} if mark else {}),
+            }
+            pid = self._spawn(argv, variables, actions)
         finally:
             for fd in high:
                 os.close(fd)
         self._known[pid] = _Child(done, time.monotonic() + seconds if seconds else 0.0)
         return pid
+
+    def _spawn(self, argv: Sequence[str], environment: Mapping[str, str], actions: Sequence[Action]) -> int:
+        program = self._programs.executable(argv[0])
+        try:
+            return _spawned(program, argv, environment, actions)
+        except OSError:
+            if program == argv[0]:
+                raise
+            # A policy of the host forbids to execute what is in memory.
+            return _spawned(argv[0], argv, environment, actions)
 
     def expect(self) -> None:
         """From now on keep the statuses of unknown children, until as many calls of :meth:`expected`."""
@@ -137,6 +145,18 @@ class Children:
                 say(f"process {pid} took too long and is killed")
                 child.deadline = 0.0
                 os.kill(pid, signal.SIGKILL)
+
+
+def _spawned(program: str, argv: Sequence[str], environment: Mapping[str, str], actions: Sequence[Action]) -> int:
+    return os.posix_spawn(
+        program,
+        list(argv),
+        environment,
+        file_actions=actions,
+        setsid=True,
+        setsigmask=[],
+        setsigdef=[signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE],
+    )
 
 
 def _above(fd: int, lowest: int) -> int:
