@@ -18,6 +18,7 @@ from unikeel.engine.services import Services
 from unikeel.engine.settings import Settings
 from unikeel.engine.timeline import Timeline
 from unikeel.errors import DeadlineExceeded, UnikeelError
+from unikeel.kernel.moves import expect_moves
 from unikeel.model.states import ContainerState
 from unikeel.records.failpoint import failpoint
 from unikeel.records.owners import boot_id, start_time
@@ -30,6 +31,8 @@ def claim(services: Services, container: Container, timeline: Timeline) -> Conta
     """
     settings = Settings.from_json(dict(container.settings))
     services.keeper.start_early()
+    if settings.sandbox:
+        expect_moves()
     with timeline.span("boot-files.prepare"):
         services.boot.prepare(Choice(settings.boot_files))
     with timeline.span("start.record"):
