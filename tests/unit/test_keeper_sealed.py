@@ -59,6 +59,13 @@ def test_a_large_program_is_executed_itself(tmp_path: Path, monkeypatch: pytest.
     assert SealedPrograms().executable(path) == path
 
 
+def test_a_script_is_executed_itself(tmp_path: Path) -> None:
+    path = tmp_path / "crun"
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    assert SealedPrograms().executable(str(path)) == str(path)
+
+
 def test_a_program_that_is_not_there_fails_when_it_is_executed(tmp_path: Path) -> None:
     path = str(tmp_path / "crun")
     assert SealedPrograms().executable(path) == path

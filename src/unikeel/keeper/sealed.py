@@ -14,6 +14,7 @@ import os
 _NAMES = frozenset({"crun", "runc"})
 #: Bytes; a larger one (runc is a static program of ten and more) is not worth keeping in memory.
 _MAX = 4 << 20
+_ELF = b"\x7fELF"
 #: Both ask for exactly these.
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 #: Above the numbers that a child is given.
@@ -52,9 +53,9 @@ class SealedPrograms:
 
 
 def _sealed(name: str, content: bytes) -> int:
-    """A descriptor, for reading only, of a sealed file in memory. :raise OSError: it is too large, or the kernel refuses."""
-    if len(content) > _MAX:
-        raise OSError("too large to keep in memory")
+    """A descriptor, for reading only, of a sealed file in memory. :raise OSError: the program cannot be run from there, or the kernel refuses."""
+    if len(content) > _MAX or not content.startswith(_ELF):
+        raise OSError("a large program, or a script, whose interpreter opens it by its path")
     made = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.fchmod(made, 0o755)
