@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 VHOST: Final = "/dev/vhost-net"
 _PREFIX: Final = "uk-"
+#: What the kernel says of a link that somebody has just taken away.
+_GONE: Final = frozenset({errno.ENODEV, errno.ENOENT, errno.EINVAL})
 #: One set-up or sweep of this process at a time: a sweep between a guest's tap and its filters would find an idle qdisc.
 _LOCK: Final = threading.Lock()
 
@@ -173,9 +175,13 @@ def sweep(namespace: OwnedFd) -> None:
     def work() -> None:
         with Netlink() as netlink:
             for index in traffic.has_ingress(netlink):
-                _sweep(netlink, index)
-                if not traffic.filters(netlink, index):
-                    netlink.tell([traffic.delete_ingress(index)])
+                try:
+                    _sweep(netlink, index)
+                    if not traffic.filters(netlink, index):
+                        netlink.tell([traffic.delete_ingress(index)])
+                except OSError as error:
+                    if error.errno not in _GONE:
+                        raise
 
     within(namespace, work)
 

@@ -6,6 +6,7 @@ In the namespace that the configuration names, a pod's, the guest takes over the
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import time
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from unikeel.shim.ocispec import Spec
     from unikeel.shim.wishes import Wishes
 
+_LOG = logging.getLogger("unikeel.tasks")
 _HELPER_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.005
 #: By which the guest of a Knative service is known, as urunc knows it.
@@ -199,7 +201,7 @@ def _taken(node: Node, task: Task, network: Network, namespace: OwnedFd, stack: 
 
 
 def disconnect(task: Task) -> None:
-    """Take away what an ended guest's tap has left in its namespace; nothing happens if there is nothing. :raise Unavailable: the kernel refuses."""
+    """Take away what an ended guest's tap has left in its namespace. What cannot be taken away is logged, and no reason to keep the task: the next guest there does it."""
     path, way = str(task.settings.get("namespace", "")), task.settings.get("way", "")
     if not path or way == Way.USER.value:
         return
@@ -211,10 +213,10 @@ def disconnect(task: Task) -> None:
     except UnikeelError:  # it has gone before, and all with it
         return
     with namespace:
-        if way == Way.STATIC.value:
-            static.remove(namespace)
-        else:
-            tap.sweep(namespace)
+        try:
+            (static.remove if way == Way.STATIC.value else tap.sweep)(namespace)
+        except UnikeelError as error:
+            _LOG.warning("what led to the guest of task %s is left in its network namespace: %s", task.id, error)
 
 
 def _pair(stack: ExitStack) -> tuple[int, int]:
