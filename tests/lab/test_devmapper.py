@@ -90,3 +90,42 @@ def test_attaching(place: Machine) -> None:
 
 def test_a_guest_that_its_limit_kills(place: Machine) -> None:
     oom.die(place, _SNAPSHOTTER, "eats")
+
+
+_NAMESPACE = """\
+modprobe -a vhost_net veth
+unshare --net sleep 1000000 &
+holder=$!
+while [ "$(readlink /proc/$holder/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do sleep 0.1; done
+ip link add veth-lab type veth peer name e0 netns $holder
+ip link set veth-lab up
+nsenter --net=/proc/$holder/ns/net sh -c '
+ip addr add 10.99.0.2/24 dev e0; ip link set e0 up; ip route add default via 10.99.0.1'
+echo $holder
+"""
+_INGRESS = "tc filter show dev e0 ingress; ip -brief link"
+
+
+@pytest.mark.long
+def test_a_tap_on_the_distribution_s_kernel(place: Machine) -> None:
+    """Modules are loaded when they are needed; frames are moved by vhost-net, which the monitor has as a descriptor, whatever its device rules are."""
+    holder = place.run(["sh", "-c", _NAMESPACE]).stdout.split()[-1]
+    path = f"/proc/{holder}/ns/net"
+
+    def looked() -> str:
+        return place.run(["nsenter", f"--net={path}", "sh", "-c", _INGRESS]).stdout
+
+    flags = ["--with-ns", f"network:{path}", "--annotation", "org.unikeel.network=tap"]
+    place.ctr("run", "-d", "--runtime", RUNTIME, "--snapshotter", _SNAPSHOTTER, *flags, DISK, "tapped", "wait")
+    pid, _ = tasks(place)["tapped"]
+    command = place.get(f"/proc/{pid}/cmdline").decode()
+    assert "vhost=on" in command, command
+    assert "mirred (Egress Redirect to device uk-" in looked()
+    place.ctr("tasks", "kill", "-s", "SIGKILL", "tapped")
+    assert ask(place, "wait", "tapped")[0] == 128 + 9
+    assert ask(place, "delete", "tapped")[0] == 128 + 9
+    place.ctr("containers", "rm", "tapped")
+    left = looked()
+    assert "uk-" not in left
+    assert "mirred" not in left
+    place.run(["sh", "-c", f"kill -9 {holder}; ip link del veth-lab 2>/dev/null; true"])
