@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from lab.paths import PROJECT
+from lab_support.cri.client import CriError
 from lab_support.processes import kill_and_wait
 from lab_support.stage import Setting, nothing_left, settings
 from lab_support.waiting import PATIENCE, until
@@ -170,6 +171,10 @@ def test_knative_s_guest_is_behind_its_pod(setting: Setting) -> None:
     world.provide(setting.snapshotter, _NAMESPACE)
     nginx(setting, _NAMESPACE)
     with world.cri.pod("knative", handler="unikeel", logs=_LOGS) as pod:
+        if not os.path.lexists(world.lab.path("/usr/sbin/iptables")):
+            with pytest.raises(CriError, match="needs iptables"):
+                pod.run("user-container", _NGINX)
+            return
         guest = pod.run("user-container", _NGINX)
         proxy = pod.run("queue-proxy", BUSYBOX, args=("sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.1; done"))
 
