@@ -64,6 +64,7 @@ test: packages venv samples bytecode launcher ## every tier in its short form (a
 
 test-full: TIER_SECONDS := 7200
 test-full: packages venv samples bytecode launcher ## every tier in its long form, the property tests with five more seeds (as root)
+	@scripts/install-packages.sh --long
 	@$(BIN)/python -m samples.build --verify
 	@$(BIN)/python -m lab build
 	@for seed in 1 2 3 4 5; do $(BIN)/python -m pytest -q tests/unit --hypothesis-seed=$$seed; done
@@ -101,7 +102,7 @@ lock: ## choose the newest versions of all dependencies again, into requirements
 	@build/lock/bin/python -m pip install -q --disable-pip-version-check uv
 	@sed -n '/^#/!q;p' requirements.lock > build/lock/new
 	@build/lock/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-		--extra dev pyproject.toml >> build/lock/new
+		--extra dev --extra bench pyproject.toml >> build/lock/new
 	@mv build/lock/new requirements.lock
 
 #: With --pyi_out, the modules have types. The definitions are imported under their whole names: one of them is called types.

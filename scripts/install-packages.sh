@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that unikeel, its samples and its tests use (Debian 12 and later), as root; does nothing,
-# quickly, if they are all there.
+# quickly, if they are all there. With --long, also those that only the long form of the tests uses.
 set -euo pipefail
 
 packages=(
@@ -19,6 +19,8 @@ packages=(
     # the lab: roots of other releases, and its machine's disk
     debootstrap debian-archive-keyring tar
 )
+# a browser that looks at the benchmarks' report
+[ "${1:-}" != --long ] || packages+=(chromium-headless-shell)
 
 missing=()
 for package in "${packages[@]}"; do

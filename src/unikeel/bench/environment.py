@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -80,6 +81,16 @@ def first_line(argv: list[str]) -> str | None:
     return lines[0].strip() if lines and done.returncode == 0 else None
 
 
+def output(argv: list[str]) -> str:
+    """Everything that a program prints; empty if it cannot be run or fails."""
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=_SECONDS, check=False, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else ""
+
+
+@functools.cache
 def commit() -> str | None:
     """The commit of the source tree that this runs from, with ``+`` if files differ from it; None outside of a tree."""
     here = os.path.dirname(os.path.abspath(__file__))

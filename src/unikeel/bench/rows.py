@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from unikeel.bench.statistics import summarize
 from unikeel.values import NamedTuple
@@ -59,11 +59,24 @@ class Row(NamedTuple):
     ci: tuple[float, float] | None
 
 
+class Listener(Protocol):
+    """Who is told of each sample as it is taken, so that it can be kept."""
+
+    def sample(self, key: Key, value: float) -> None:
+        """A sample."""
+        ...
+
+    def failure(self, key: Key, message: str) -> None:
+        """An attempt that is none."""
+        ...
+
+
 class Series:
     """The samples of one row while they are taken. A failure never becomes a figure."""
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: Key, listener: Listener | None = None) -> None:
         self.key = key
+        self._listener = listener
         self.samples: list[float] = []
         self.failures = 0
         self.first_failure = ""
@@ -71,11 +84,15 @@ class Series:
     def add(self, value: float) -> None:
         """A sample."""
         self.samples.append(value)
+        if self._listener is not None:
+            self._listener.sample(self.key, value)
 
     def fail(self, message: str) -> None:
         """A sample that is none; the first one's message is kept."""
         self.failures += 1
         self.first_failure = self.first_failure or message
+        if self._listener is not None:
+            self._listener.failure(self.key, message)
 
     def row(self) -> Row:
         """The row as it is now."""
@@ -188,14 +205,15 @@ def find(
 
 
 class Board:
-    """All series of a run, in the order in which they were first asked for."""
+    """All series of a run, in the order in which they were first asked for. :param listener: told of every sample."""
 
-    def __init__(self) -> None:
+    def __init__(self, listener: Listener | None = None) -> None:
         self._series: dict[Key, Series] = {}
+        self._listener = listener
 
     def series(self, key: Key) -> Series:
         """The series of this key, made when it is first asked for."""
-        return self._series.setdefault(key, Series(key))
+        return self._series.setdefault(key, Series(key, self._listener))
 
     def rows(self) -> list[Row]:
         """A row of each."""

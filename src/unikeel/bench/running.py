@@ -58,24 +58,34 @@ class Run(Generic[B]):
     """One run.
 
     :param blocks: all of it, the blocks of one world next to each other. :param opened: makes the world of some blocks.
-    :param patience: seconds to wait for a quiet host, per round on average.
+    :param patience: seconds to wait for a quiet host, per round on average. :param board: where samples go.
+    :param done: told of each block that came to its end. :param enough: asked before each block whether the run is to end here, as if interrupted.
     """
 
     def __init__(
-        self, blocks: Sequence[B], opened: Callable[[Sequence[B]], AbstractContextManager[Stage[B]]], patience: float
+        self,
+        blocks: Sequence[B],
+        opened: Callable[[Sequence[B]], AbstractContextManager[Stage[B]]],
+        patience: float,
+        *,
+        board: Board | None = None,
+        done: Callable[[B], None] = lambda _: None,
+        enough: Callable[[], bool] = lambda: False,
     ) -> None:
         self._blocks = blocks
         self._opened = opened
         self._patience = patience
         self._quiet = Quiet(patience)
-        self._board = Board()
+        self._board = board or Board()
+        self._done = done
+        self._enough = enough
         self._notices: list[str] = []
         self._worlds: dict[str, Json] = {}
         self._incomplete = False
 
     def measure(self) -> Done:
         """Every world in turn. :raise UnikeelError: the first of them cannot be made."""
-        progress, found, interrupted = Progress(self._blocks), _host(), ""
+        progress, found, interrupted = Progress(self._blocks), host(), ""
         try:
             for world in dict.fromkeys(block.world for block in self._blocks):
                 self._world(world, [block for block in self._blocks if block.world == world], progress)
@@ -104,6 +114,8 @@ class Run(Generic[B]):
                 self._failed(block, error)
 
     def _block(self, stage: Stage[B], block: B, progress: Progress) -> None:
+        if self._enough():
+            raise KeyboardInterrupt
         progress.begin(block)
         self._quiet.wait()
         try:
@@ -115,6 +127,7 @@ class Run(Generic[B]):
             about = self._worlds.setdefault(stage.world.snapshotter, {"root": stage.world.root})
             assert isinstance(about, dict)
             about.update(found.environment)
+            self._done(block)
         progress.end(block)
 
     def _failed(self, block: B, error: UnikeelError) -> None:
@@ -124,7 +137,7 @@ class Run(Generic[B]):
         self._board.series(Key(block.group, "block", "", snapshotter=block.world.snapshotter)).fail(str(error))
 
 
-def _host() -> dict[str, Json]:
+def host() -> dict[str, Json]:
     """The host's part of the environment; each world adds its own."""
     return {
         "unikeel": VERSION,

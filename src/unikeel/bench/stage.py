@@ -68,6 +68,12 @@ class Stage:
         [image] = self.engine.load(self._archives[name], name)
         self.expected[name] = contents.boot_files(self._archives[name], boot_paths(image))
 
+    def parent(self, name: str) -> str:
+        """The committed snapshot of an image that was loaded. :raise UnikeelError: it cannot be told."""
+        from unikeel.engine.unpacking import ensure_unpacked
+
+        return ensure_unpacked(self.engine.services, self.engine.image(name), None)
+
     # -- commands ------------------------------------------------------------------------------------------------
 
     @staticmethod

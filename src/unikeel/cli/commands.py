@@ -40,6 +40,10 @@ NAMES: Final = (
     "pool grow",
     "pool check",
     "pool destroy",
+    "bench list",
+    "bench run",
+    "bench report",
+    "bench compare",
     "doctor",
     "daemon",
     "snapshotter",
@@ -55,6 +59,7 @@ GROUPS: Final = {
     "boot": "boot files that are kept",
     "snapshot": "snapshots of images and containers",
     "pool": "room for snapshots",
+    "bench": "what starts cost, measured",
     "install": "other programs that run guests by unikeel",
 }
 #: What only shell completion calls, and its module; in no list.

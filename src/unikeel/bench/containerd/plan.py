@@ -74,11 +74,16 @@ GROUPS: Final = (
     Group("crowd", (3, 3, 1), (1, 1), (32, 32, 4), seconds=40.0),
     Group("memory", (3, 0, 1), (1, 1), (30, 0, 2), seconds=40.0),
 )
+#: What only campaigns take (:mod:`unikeel.bench.campaign`).
+LAYERS: Final = "layers"
 _SLOWER: Final = 12.0
 
 
 class Block(NamedTuple):
-    """Some rounds of one group in one world, run as one process in there; ``first`` is the number of its first round."""
+    """Some rounds of one group in one world, run as one process in there; ``first`` is the number of its first round.
+
+    :ivar runtimes: other runtimes of containerd's, by name, that run the same as runc does in ``tasks``.
+    """
 
     world: World
     group: str
@@ -88,6 +93,7 @@ class Block(NamedTuple):
     per_round: int
     images: tuple[str, ...]
     guess: float
+    runtimes: tuple[str, ...] = ()
 
     @property
     def timeout(self) -> float:

@@ -32,6 +32,7 @@ _BOOT_FILES: Final[Mapping[str, dict[str, str]]] = {
     "hello": {"kernel": "/boot/hello"},
     "bulky": {"kernel": "/boot/hello", "initrd": "/boot/initrd"},
     "nginx": {"kernel": "/boot/vmlinuz", "initrd": "/boot/initrd"},
+    "layers": {"kernel": "/boot/hello"},
     "initrd": {"kernel": "/boot/vmlinuz", "initrd": "/boot/initrd"},
 }
 
@@ -65,6 +66,7 @@ class Stage(NamedTuple):
             "archives": {name: self.archives[name] for name in block.images},
             "boot_files": {name: dict(_BOOT_FILES[name]) for name in block.images},
             "patience": patience,
+            "runtimes": list(block.runtimes),
         }
         argv = [_PYTHON, "-m", _INSIDE, json.dumps(request)]
         try:

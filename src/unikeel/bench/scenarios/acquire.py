@@ -37,7 +37,7 @@ def measure(stage: Stage, plan: Plan, board: Board, progress: Progress) -> None:
                 _take(stage, board, "first", image, strategy)
     for image in images:
         for strategy in STRATEGIES * _WARM_UPS:
-            _ask(stage, image, strategy)
+            ask(stage, image, strategy)
     rounds = {image: plan.count(_WARM_NGINX if image == "nginx" else _WARM) for image in images}
     for number in range(max(rounds.values())):
         progress.at("acquire, warm", number, max(rounds.values()))
@@ -48,7 +48,7 @@ def measure(stage: Stage, plan: Plan, board: Board, progress: Progress) -> None:
 
 
 def _take(stage: Stage, board: Board, scenario: str, image: str, strategy: str) -> None:
-    answer = _ask(stage, image, strategy)
+    answer = ask(stage, image, strategy)
     key = Key(scenario, "acquire", "ms", image, strategy, SNAPSHOTTER, None, 1, 0)
     prepare = board.series(key._replace(metric="prepare"))
     series = board.series(key)
@@ -61,7 +61,8 @@ def _take(stage: Stage, board: Board, scenario: str, image: str, strategy: str) 
         prepare.add(answer["prepare_ns"] / 1e6)
 
 
-def _ask(stage: Stage, image: str, strategy: str) -> dict[str, Any]:
+def ask(stage: Stage, image: str, strategy: str) -> dict[str, Any]:
+    """One acquire in a process of its own; what it answers."""
     done = stage.python("unikeel.bench.acquiring", [stage.root, stage.config, image, strategy])
     try:
         answer = json.loads(done.stdout)

@@ -15,6 +15,7 @@ from unikeel.errors import UnikeelError
 _GROUPS: Final[Mapping[str, str]] = {
     "first": "acquiring",
     "warm": "acquiring",
+    "layers": "acquiring",
     "tasks": "tasks",
     "siblings": "siblings",
     "crowd": "crowd",

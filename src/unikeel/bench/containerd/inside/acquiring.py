@@ -20,7 +20,7 @@ from unikeel.bench.containerd.plan import STRATEGIES, UNIKEEL
 from unikeel.bench.reporting import rotated
 from unikeel.bench.rows import Key
 from unikeel.bench.scenarios.acquire import judge
-from unikeel.boot.contract import Choice
+from unikeel.boot.contract import LOWEST, WHOLE, Choice
 from unikeel.errors import UnikeelError
 
 #: The strategies that have a warm and a cold state.
@@ -34,7 +34,7 @@ async def measure(session: Session) -> None:
     request = session.request
     before = await census.take(session.containerd, session.snapshotter)
     async with Harness(session) as harness:
-        scenario = _First(session, harness) if request.group == "first" else _Warm(session, harness)
+        scenario = _SCENARIOS[request.group](session, harness)
         await scenario.warm_up()
         for number in range(request.first, request.first + request.rounds):
             session.begin_round()
@@ -62,15 +62,15 @@ class _Scenario:
     async def _round(self, image: str, number: int, *, count: bool) -> None:
         raise NotImplementedError
 
-    async def acquired(self, prepared: Prepared, strategy: str, *, count: bool) -> None:
+    async def acquired(self, prepared: Prepared, strategy: str, *, count: bool, layer: str = "") -> None:
         """One identify and acquire, or its failure."""
         image = prepared.kind.image
-        key = self.session.key(self.scenario, "acquire", image, strategy)
+        key = self.session.key(f"{self.scenario}, {layer}" if layer else self.scenario, "acquire", image, strategy)
         both = key._replace(metric="identify_acquire")
         identify = key._replace(metric="identify", strategy=None)
         warm = self.scenario == "warm"
         try:
-            times = await self._one(prepared, strategy, judged=count)
+            times = await self._one(prepared, strategy, layer, judged=count)
         except (UnikeelError, OSError) as error:
             if count:
                 self.session.failure([key, both, identify] if warm else [key], error)
@@ -81,14 +81,14 @@ class _Scenario:
             self.session.sample(identify, times[0])
             self.session.sample(both, times[0] + times[1])
 
-    async def _one(self, prepared: Prepared, strategy: str, *, judged: bool) -> tuple[float, float]:
+    async def _one(self, prepared: Prepared, strategy: str, layer: str, *, judged: bool) -> tuple[float, float]:
         """Milliseconds of identify, and of acquire. :raise UnikeelError: it is no sample."""
         image = prepared.kind.image
         paths: Mapping[str, str] = self.session.request.boot_files[image]
         begun = time.perf_counter_ns()
         parent = await self.harness.identify(prepared.id)
         known = time.perf_counter_ns()
-        acquired = await self.harness.acquire(parent, prepared, paths, Choice(strategy))
+        acquired = await self.harness.acquire(parent, prepared, paths, Choice(strategy), layer)
         open_at = time.perf_counter_ns()
         try:
             with acquired:
@@ -151,3 +151,21 @@ class _First(_Scenario):
                     await self.plain(prepared, copy=what == _PLAIN_COPY, count=count)
         finally:
             await containers.remove(self.session, prepared)
+
+
+class _Layers(_Scenario):
+    """The first container of an image whose boot files are in its first layer: a view of the whole image, and one of that layer alone."""
+
+    async def _round(self, image: str, number: int, *, count: bool) -> None:
+        prepared = await containers.prepare(self.session, Kind(image, UNIKEEL, "", ()))
+        try:
+            for strategy, layer in rotated(_LAYERED, number):
+                await self.harness.forget()
+                await self.acquired(prepared, strategy, count=count, layer=layer)
+        finally:
+            await containers.remove(self.session, prepared)
+
+
+_LAYERED: Final = (("shared-view", WHOLE), ("shared-view", LOWEST), ("view", WHOLE), ("view", LOWEST))
+#: Group → how its rounds are taken.
+_SCENARIOS: Final[Mapping[str, type[_Scenario]]] = {"first": _First, "warm": _Warm, "layers": _Layers}

@@ -66,8 +66,10 @@ class Harness:
         facts = await self._identifier.identify(self._session.containerd.namespace, container)
         return facts.boot_parent
 
-    async def acquire(self, parent: Parent, prepared: Prepared, paths: Mapping[str, str], choice: Choice) -> Acquired:
-        """Boot files as a Create of this container gets them."""
+    async def acquire(
+        self, parent: Parent, prepared: Prepared, paths: Mapping[str, str], choice: Choice, layer: str = ""
+    ) -> Acquired:
+        """Boot files as a Create of this container gets them. :param layer: as in :class:`unikeel.boot.contract.Source`."""
         source = Source(
             parent,
             container=prepared.id,
@@ -75,6 +77,7 @@ class Harness:
             guest_ran=False,
             monitor_uid=self._services.uid(_SLOT),
         )
+        source = source._replace(layer=layer) if layer else source
         return await self._work(self._services.boot.acquire, source, paths, choice)
 
     async def release(self, prepared: Prepared) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from unikeel.bench import environment, lines
@@ -31,13 +31,14 @@ class Request(NamedTuple):
     boot_files: Mapping[str, Mapping[str, str]]
     expected: Mapping[str, Mapping[str, str]]
     patience: float
+    runtimes: Sequence[str] = ()
 
     @classmethod
     def from_text(cls, text: str) -> Self:
         """From the argument. :raise InvalidArgument: it is none of ours."""
         try:
             said = json.loads(text)
-            return cls(**{name: said[name] for name in cls._fields})
+            return cls(**{name: said[name] for name in cls._fields if name in said or name not in cls._field_defaults})
         except (ValueError, KeyError, TypeError):
             raise InvalidArgument("this is started by python -m unikeel.bench.containerd alone") from None
 

@@ -52,6 +52,7 @@ async def measure(session: Session) -> None:
     """Rounds over images and strategies; a start of each kind first that is not counted."""
     kinds = [ours(image, strategy) for image in session.request.samples for strategy in STRATEGIES]
     kinds.append(BUSYBOX)
+    kinds += [BUSYBOX._replace(runtime=name) for name in session.request.runtimes if name not in (RUNC, UNIKEEL)]
     used = {}
     for kind in kinds * (1 if session.request.first else 2):
         await sampled(session, kind, count=False)  # what these fail at will fail again, and be counted

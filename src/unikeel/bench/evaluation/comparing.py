@@ -1,0 +1,121 @@
+"""Which differences may be called one: all that a report looks at are tested, and corrected together. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import combinations
+from typing import Final
+
+from unikeel.bench.campaign.results import Results, Series
+from unikeel.bench.evaluation import wording
+from unikeel.bench.evaluation.sorting import headline, question_of, size_of
+from unikeel.bench.inference import Difference, compare, judged, ratio_interval
+from unikeel.bench.rows import Key
+from unikeel.values import NamedTuple
+
+#: With fewer attempts than this nothing is compared.
+LEAST: Final = 5
+#: Questions whose single starts are taken together, and so are not independent: only what a whole burst took is compared.
+_TOGETHER: Final = ("burst", "churn")
+_SINGLE: Final = ("ready", "task_create")
+
+
+class Pair(NamedTuple):
+    """Two series that differ in one thing, and what the test says; the ratio is second over first."""
+
+    first: Series
+    second: Series
+    difference: Difference
+
+    @property
+    def name(self) -> tuple[Key, Key]:
+        """Which two."""
+        return self.first.key, self.second.key
+
+
+def pairs(results: Results) -> list[Pair]:
+    """The same as :func:`tested`, with the intervals of those that differ significantly."""
+    return [_with_interval(pair) if pair.difference.significant else pair for pair in tested(results)]
+
+
+def _with_interval(pair: Pair) -> Pair:
+    known = pair.difference.ratio is not None
+    span = ratio_interval(pair.first.sampled, pair.second.sampled) if known else None
+    return pair._replace(difference=pair.difference._replace(interval=span))
+
+
+def tested(results: Results) -> list[Pair]:
+    """All that are looked at, their p corrected for all: strategies with each other; with many siblings against with none; large images against small ones."""
+    found = [
+        pair for pair in _candidates(results.series.values()) if min(each.sampled.attempts for each in pair) >= LEAST
+    ]
+    differences = judged([compare(first.sampled, second.sampled) for first, second in found])
+    return [Pair(first, second, each) for (first, second), each in zip(found, differences, strict=True)]
+
+
+def _candidates(series: Iterable[Series]) -> Iterator[tuple[Series, Series]]:
+    wanted = [each for each in series if headline(each.key) and not _dependent(each.key)]
+    for group in _grouped(wanted, lambda key: key._replace(strategy=None)):
+        yield from combinations(group, 2)
+    for group in _grouped(
+        [each for each in wanted if question_of(each.key) == "siblings"], lambda key: key._replace(siblings=None)
+    ):
+        ordered = sorted(group, key=lambda each: each.key.siblings or 0)
+        yield from ((ordered[0], other) for other in ordered[1:])
+    layered = [each for each in wanted if question_of(each.key) == "layers"]
+    for group in _grouped(layered, lambda key: key._replace(scenario="layers")):
+        yield from combinations(group, 2)
+    for group in _grouped(
+        [each for each in wanted if question_of(each.key) == "image-size"], lambda key: key._replace(image=None)
+    ):
+        ordered = sorted(group, key=lambda each: size_of(each.key) or 0)
+        yield from ((ordered[0], other) for other in ordered[1:])
+
+
+def _dependent(key: Key) -> bool:
+    return question_of(key) in _TOGETHER and key.metric in _SINGLE
+
+
+def _grouped(series: Iterable[Series], by: Callable[[Key], Key]) -> Iterable[list[Series]]:
+    groups: dict[Key, list[Series]] = {}
+    for each in series:
+        groups.setdefault(by(each.key), []).append(each)
+    return groups.values()
+
+
+def changes(before: Results, after: Results) -> list[str]:
+    """The series that differ significantly between two results, a sentence each."""
+    both = [(before.series[key], after.series[key]) for key in before.series if key in after.series]
+    both = [(one, other) for one, other in both if min(one.sampled.attempts, other.sampled.attempts) >= LEAST]
+    found = judged([compare(one.sampled, other.sampled) for one, other in both])
+    named = [
+        _with_interval(Pair(one, other, each))
+        for (one, other), each in zip(both, found, strict=True)
+        if each.significant
+    ]
+    return [wording.change(pair.first, pair.difference) for pair in named]
+
+
+class Agreement(NamedTuple):
+    """What a second run says of the differences that are significant in the first, a sentence each."""
+
+    confirmed: list[str]
+    contradicted: list[str]
+    unknown: list[str]
+
+
+def agreement(first: Results, second: Results) -> Agreement:
+    """Whether every significant difference of the first has the same sign in the second, significant there or not."""
+    found = Agreement([], [], [])
+    for pair in pairs(first):
+        if not pair.difference.significant:
+            continue
+        one, other = (second.series.get(key) for key in pair.name)
+        again = compare(one.sampled, other.sampled) if one and other else None
+        if again is None or not again.direction:
+            found.unknown.append(wording.difference(pair.first, pair.second, pair.difference))
+        elif again.direction == pair.difference.direction:
+            found.confirmed.append(wording.difference(pair.first, pair.second, pair.difference))
+        else:
+            found.contradicted.append(wording.difference(pair.first, pair.second, pair.difference))
+    return found
