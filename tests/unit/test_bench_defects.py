@@ -180,7 +180,7 @@ def test_15_what_is_negative_stays_negative(tmp_path: Path) -> None:
 
 
 def test_16_the_benchmark_runs_in_every_test_run() -> None:
-    text = (_PROJECT / "tests/root/test_bench_campaign.py").read_text()
+    text = (_PROJECT / "tests/root/test_campaign_scenarios.py").read_text()
     assert "def test_every_scenario" in text
     assert "long" not in text
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+import unikeel
 from unikeel.bench.campaign.journal import Journal
 from unikeel.bench.campaign.plan import Block, Campaign, World
 from unikeel.bench.campaign.scenarios import CONTAINERD, EMBEDDED, SCENARIOS
@@ -32,6 +34,8 @@ class Settings(NamedTuple):
 def opened(blocks: Sequence[Block], journal: Journal, campaign: Campaign, settings: Settings) -> Iterator[Stage[Block]]:
     """The world of some blocks. :raise UnikeelError: it cannot be made, or left something behind."""
     where = blocks[0].world.where
+    if where != EMBEDDED:
+        _lab_importable()
     if where == EMBEDDED:
         from unikeel.bench.campaign.embedded import world
 
@@ -45,6 +49,13 @@ def opened(blocks: Sequence[Block], journal: Journal, campaign: Campaign, settin
     else:
         with _snapshotter(blocks) as stage:
             yield stage
+
+
+def _lab_importable() -> None:
+    """The lab is no part of the package, but lies beside its sources: a program that was installed from there does not have it on Python's path."""
+    project = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(unikeel.__file__))))
+    if os.path.exists(os.path.join(project, "lab", "place.py")) and project not in sys.path:
+        sys.path.append(project)
 
 
 @contextmanager
