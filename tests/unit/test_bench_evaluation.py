@@ -125,6 +125,16 @@ def test_percentiles_only_where_enough_samples_support_them(results: Results) ->
     assert many[10:12] == ("-", "-")
 
 
+def test_rows_of_several_scenarios_can_be_told_apart(tmp_path: Path) -> None:
+    path = str(tmp_path / "r.jsonl")
+    with Journal(path, campaign(["view"], 1)) as journal:
+        for layer in ("whole", "lowest"):
+            journal.sample(_key(f"layers, {layer}", "acquire", "view"), 1.0)
+    [section] = report.made(read([path])).sections
+    assert section.name == "layers"
+    assert len({row[0] for row in section.rows}) == 2
+
+
 @pytest.mark.parametrize(
     ("direction", "ratio", "expected"),
     [

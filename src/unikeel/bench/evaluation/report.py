@@ -216,6 +216,7 @@ def _row(series: Series) -> tuple[str, ...]:
     key, sampled = series.key, series.sampled
     what = wording.what(key.metric, question_of(key))
     beside = f", {key.siblings} siblings" if key.siblings else ""
+    beside += f", {key.scenario}" if key.scenario != question_of(key) else ""
     at_once = f", {key.concurrency} at once" if (key.concurrency or 1) > 1 else ""
     where = " ".join(part for part in (key.snapshotter, (key.runtime or "").removeprefix("io.containerd.")) if part)
     failed = ", ".join(f"{count} {kind.value}" for kind, count in series.failed.items()) or "0"
