@@ -124,3 +124,36 @@ def test_the_flush_of_a_closed_store_is_nothing(store: Database, flushes: Flushe
     store.close()
     store.flush()
     assert flushes.count == 0
+
+
+def test_a_log_that_is_long_from_the_start_holds_what_it_held(store: Database, tmp_path: os.PathLike[str]) -> None:
+    """Also for who finds it after this process was killed, and for who adds to it meanwhile."""
+    path = os.path.join(tmp_path, "state.db")
+    other = Database(path)
+    store.execute(_INSERT, (1,))
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(lambda: [other.execute(_INSERT, (number,)) for number in range(2, 50)])
+        store.reserve_log()
+        writing.result(60)
+    size = os.path.getsize(f"{path}-wal")
+    assert size >= 4 << 20
+    for number in range(50, 1500):  # so many that the log begins anew
+        with store.write(flush=False) as cursor:
+            cursor.execute(_INSERT, (number,))
+    store.reserve_log()
+    assert os.path.getsize(f"{path}-wal") == size
+    for name in os.listdir(tmp_path):
+        shutil.copy(os.path.join(tmp_path, name), f"{tmp_path}/killed-{name}")
+    assert _written(os.path.join(tmp_path, "killed-state.db")) == 1499
+    other.close()
+
+
+def test_a_log_that_cannot_be_long(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_fd: int, _data: bytes, _offset: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(ResourceExhausted, match="No space left"):
+        store.reserve_log()
+    store.execute(_INSERT, (1,))
+    assert store.query("SELECT COUNT(*) FROM written") == [(1,)]

@@ -358,5 +358,12 @@ def test_a_socket_that_is_only_held(place: World) -> None:
         place.client.listener("one", f"{place.directory}/elsewhere.sock")
     with pytest.raises(Internal, match="only held"):
         place.client.ask({"op": "listener", "name": "launch", "path": f"{place.directory}/launch.sock"})
-    place.client.unlisten("held:one")
+    place.client.listener("two", f"{place.directory}/two.sock").close()
+    place.client.hold_only(["two"])
     assert not os.path.exists(path)
+    assert os.path.exists(f"{place.directory}/two.sock")
+    place.client.unlisten("held:two")
+    assert not os.path.exists(f"{place.directory}/two.sock")
+    place.client.hold_only([])
+    with pytest.raises(Internal, match="list"):
+        place.client.ask({"op": "hold only", "names": "two"})

@@ -23,6 +23,7 @@ from unikeel.keeper.client import KeeperClient
 from unikeel.records.database import Database
 from unikeel.records.owners import Owner
 from unikeel.shim.workers import Workers
+from unikeel.snapshots.contract import SnapshotStore
 from unikeel.snapshots.service.claim import Claim
 from unikeel.snapshots.service.handlers import SnapshotsService
 from unikeel.snapshots.service.opening import Opening
@@ -72,7 +73,7 @@ class Snapshotter:
 
     def _consumer(self, name: str, place: StorePlace) -> _Consumer:
         store = self._config.snapshotter_store
-        opening = Opening(lambda: open_store(store, place, socket_consumer(name)), store)
+        opening = Opening(lambda: _opened(store, place, name), store)
         path = snapshot_socket(self._layout.root, self._config.run_root, name)
         return _Consumer(name, opening, SnapshotsService(opening, self._workers.run, self._told), path)
 
@@ -90,6 +91,7 @@ class Snapshotter:
         """Serve. :raise FailedPrecondition: another process serves this state root's snapshots. :raise Unavailable: there can be no socket."""
         self._claim = Claim(self._layout.root)
         await self._workers.run(self.pools.begin)
+        await self._workers.run(lambda: self._keeper.hold_only(consumer.name for consumer in self._consumers))
         for consumer in self._consumers:
             sock = await self._workers.run(lambda consumer=consumer: self._listen(consumer))  # type: ignore[misc]
             consumer.serving = Serving(sock, consumer.service)
@@ -141,3 +143,9 @@ class Snapshotter:
             consumer.opening.close()
         if self._claim is not None:
             self._claim.close()
+
+
+def _opened(store: str, place: StorePlace, name: str) -> SnapshotStore:
+    """The store as the consumer of this name sees it; flushes of its records are cheap from now on."""
+    place.database.reserve_log()
+    return open_store(store, place, socket_consumer(name))

@@ -6,7 +6,7 @@ import os
 import select
 import time
 from _thread import get_ident
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from unikeel.errors import DeadlineExceeded, Unavailable
@@ -228,6 +228,10 @@ class KeeperClient:
     def unlisten(self, name: str) -> None:
         """Have it listen no more; connections stay."""
         self._request({"op": "unlisten", "name": name})
+
+    def hold_only(self, names: Iterable[str]) -> None:
+        """Have it close the sockets of :meth:`listener` that are called otherwise, as when the configuration does not name them any more."""
+        self._request({"op": "hold only", "names": [f"held:{name}" for name in names]})
 
     def relay(self, path: str, upstream: str) -> None:
         """Have it listen there, if it does not yet, and pass connections on to another shim's socket."""

@@ -125,6 +125,7 @@ class DaemonMode:
             "listen": self._listen,
             "listener": self._listener,
             "unlisten": self._unlisten,
+            "hold only": self._hold_only,
             "relay": self._relay,
             "unrelay": self._unrelay,
         }
@@ -157,6 +158,13 @@ class DaemonMode:
 
     def _unlisten(self, connection: socket.socket, message: wire.Message, _fds: list[int]) -> None:
         self._listeners.close(str(message["name"]))
+        self._loop.answer(connection, {"ok": True})
+
+    def _hold_only(self, connection: socket.socket, message: wire.Message, _fds: list[int]) -> None:
+        names = message["names"]
+        if not isinstance(names, list):
+            raise ValueError("the names of held sockets are a list")
+        self._listeners.hold_only({str(name) for name in names})
         self._loop.answer(connection, {"ok": True})
 
     def _relay(self, connection: socket.socket, message: wire.Message, _fds: list[int]) -> None:

@@ -13,7 +13,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, NamedTuple
 
 from unikeel.keeper.failpoint import failpoint
@@ -164,6 +164,12 @@ class Listeners:
         if listening.key or not self._manager:
             with contextlib.suppress(OSError):
                 os.unlink(listening.path)
+
+    def hold_only(self, names: Collection[str]) -> None:
+        """Of those that are only held, close all others. What the service manager gave is its own."""
+        for name, listening in list(self._all.items()):
+            if name.startswith(HELD) and name not in names and (listening.key or not self._manager):
+                self.close(name)
 
     def leave(self) -> None:
         """The keeper ends in order: nobody is to find a socket of its on which nobody listens, but for those that the service manager keeps."""

@@ -119,6 +119,14 @@ class Metadata:
         """What :meth:`begin` announced is there. :raise NotFound: the record was taken away meanwhile (its owner counted as dead)."""
         self._writer.write(lambda cursor: finish(cursor, record, how, virtual_size, used, mapped=mapped))
 
+    def unfinish(self, record: Record) -> None:
+        """Undo :meth:`finish`, if it was done: what goes with the content failed."""
+        self._writer.write(
+            lambda cursor: cursor.execute(
+                "UPDATE snapshots SET state = 'creating' WHERE id = ? AND state = 'ready'", (record.id,)
+            )
+        )
+
     def abandon(self, record: Record) -> None:
         """What :meth:`begin` announced is not going to be. Its file or device is gone already."""
         self._writer.write(

@@ -14,12 +14,14 @@ from typing import Final
 
 from unikeel.errors import FailedPrecondition, NotFound
 from unikeel.kernel import block
-from unikeel.kernel.devmapper import Control, Info, nodes, thin, udev
+from unikeel.kernel.devmapper import Control, Info, Target, nodes, thin, udev
 from unikeel.records.failpoint import failpoint
 from unikeel.snapshots.thin.contents import thin_numbers
 from unikeel.snapshots.thin.locks import DeviceLocks
 from unikeel.snapshots.thin.reference import IDENTITY_ID, ThinPoolRef
 
+#: The table of a device whose content is not there yet.
+_NOTHING: Final = (Target(0, 512, "error", ""),)
 _ABSENT: Final = frozenset({errno.ENODATA, errno.ENODEV, errno.ENOENT})
 
 
@@ -100,16 +102,37 @@ class ThinDevices:
 
     # --- what the host sees -------------------------------------------------------------------------------------------------
 
-    def show_new(self, number: int, size: int) -> str:
-        """Make a device active that nobody else knows yet, for writing; its path."""
+    def stage(self, number: int) -> bool:
+        """Have the kernel add the disk of a device that nobody knows yet, which takes longest about showing it and may be done while the pool makes the device; whether
+        there is one now. Its table gives errors, and is never put in use.
+        """
         name = self.pool.thin_name(number)
         try:
             self._control.create(name, self.pool.thin_uuid(number))
-        except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise
-            return self.show(number, size, read_only=False)  # somebody's leftover of the same number
+        except OSError:  # whatever it is, it is said when the device is shown
+            return False
         failpoint("thin.device.created")
+        with suppress(OSError):
+            self._control.load(name, _NOTHING)
+        failpoint("thin.device.staged")
+        return True
+
+    def unstage(self, number: int) -> None:
+        """Undo :meth:`stage`."""
+        with suppress(NotFound):
+            self._control.remove(self.pool.thin_name(number))
+
+    def show_new(self, number: int, size: int, *, staged: bool = False) -> str:
+        """Make a device active that nobody else knows yet, for writing; its path. :param staged: what :meth:`stage` said."""
+        name = self.pool.thin_name(number)
+        if not staged:
+            try:
+                self._control.create(name, self.pool.thin_uuid(number))
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                return self.show(number, size, read_only=False)  # somebody's leftover of the same number
+            failpoint("thin.device.created")
         self._control.load(name, thin.thin_table(self.pool.device, number, size))
         failpoint("thin.device.loaded")
         info = self._control.resume(name)

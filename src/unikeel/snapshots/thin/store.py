@@ -26,6 +26,7 @@ from unikeel.snapshots.recorded import IsDead, RecordedStore, everyone_lives
 from unikeel.snapshots.rows import Record
 from unikeel.snapshots.spare_records import SpareRecords
 from unikeel.snapshots.thin.base import Base
+from unikeel.snapshots.thin.beside import Beside
 from unikeel.snapshots.thin.devices import ThinDevices
 from unikeel.snapshots.thin.errors import pool_errors
 from unikeel.snapshots.thin.importing import fill_device
@@ -95,6 +96,7 @@ class ThinStore(RecordedStore):
             claim_pool(pool, metadata, self._devices)
             self._base_maker = Base(self._devices, database, self._tidier, owner, is_dead, self._directory, empty_size)
             records = SpareRecords(database, store=pool.store, owner=owner)
+            self._beside = Beside()
             self._spares = Spares(records, self._devices, self._tidier, spares, scarce)
         except BaseException:
             self._devices.close()
@@ -105,7 +107,7 @@ class ThinStore(RecordedStore):
     def prepare(
         self, key: str, parent: str, labels: Mapping[str, str] | None = None, *, formats: frozenset[str] = RAW_ONLY
     ) -> list[Mount]:
-        """See the contract; snapshots are always raw. Two durable transactions around one message to the pool and three ioctls."""
+        """See the contract; snapshots are always raw. Two durable transactions, one message to the pool, and four ioctls beside these."""
         del formats
         self._admit()
         with self._spares.preparing():
@@ -132,25 +134,37 @@ class ThinStore(RecordedStore):
         return count
 
     def _make(self, record: Record) -> str:
-        """Make the device of an announced snapshot of something, and the record ready; the device's path."""
-        self._snapshot(record, self._origin(record))
+        """Make the device of an announced snapshot of something, and the record ready; the device's path.
+
+        The pool writes its metadata while the host's device is added, and the record goes to the disk while that is put in use: once the pool has answered,
+        what a record says is there is there, shown or not.
+        """
+        try:
+            with self._beside(lambda: self._devices.stage(record.id)) as staging:
+                self._devices.snapshot(record.id, self._origin(record))
+        except FileExistsError:
+            if staging.result():
+                self._devices.unstage(record.id)
+            raise self._taken(record) from None
         failpoint("thin.prepare.snapped")
-        path = self._devices.show_new(record.id, record.virtual_size)
-        failpoint("thin.prepare.shown")
         how = How.EMPTY if record.parent_id is None else How.SNAPSHOT
-        self._metadata.finish(record, how, record.virtual_size, Usage(0, 0))
+        try:
+            with self._beside(lambda: self._metadata.finish(record, how, record.virtual_size, Usage(0, 0))):
+                path = self._devices.show_new(record.id, record.virtual_size, staged=staging.result())
+        except BaseException:
+            with suppress(UnikeelError):
+                self._metadata.unfinish(record)
+            raise
+        failpoint("thin.prepare.shown")
         return path
 
-    def _snapshot(self, record: Record, origin: int) -> None:
-        try:
-            self._devices.snapshot(record.id, origin)
-        except FileExistsError:
-            # Not ours to take away: the record alone goes, so that undoing leaves the device alone.
-            self._metadata.abandon(record)
-            raise Unavailable(
-                f"the pool {self._pool.name!r} has a device of number {record.id} that the record store does not know",
-                f"was the record store put back from a copy? see `unikeel pool check {self._pool.name}`",
-            ) from None
+    def _taken(self, record: Record) -> Unavailable:
+        """The pool has a device of this number, which is not ours to take away: the record alone goes, so that undoing leaves the device alone."""
+        self._metadata.abandon(record)
+        return Unavailable(
+            f"the pool {self._pool.name!r} has a device of number {record.id} that the record store does not know",
+            f"was the record store put back from a copy? see `unikeel pool check {self._pool.name}`",
+        )
 
     def _origin(self, record: Record) -> int:
         """What a snapshot's device is made from, or shows."""
@@ -273,7 +287,10 @@ class ThinStore(RecordedStore):
         made = self._begin(name, record.info.parent, Kind.COMMITTED, labels)
         failpoint("thin.commit.announced")
         with self._making(made):
-            self._snapshot(made, record.id)
+            try:
+                self._devices.snapshot(made.id, record.id)
+            except FileExistsError:
+                raise self._taken(made) from None
             failpoint("thin.commit.copied")
             mapped = self._devices.mapped(record.id)
             self._metadata.replace(record, made, self._used(record, mapped), mapped)
@@ -291,6 +308,7 @@ class ThinStore(RecordedStore):
     def close(self) -> None:
         """See the contract. Devices stay active."""
         self._spares.close()
+        self._beside.close()
         self._devices.close()
 
 
