@@ -141,6 +141,26 @@ def test_a_device_in_use_is_taken_away_when_nobody_holds_it(pool: Pool, process:
     assert store.reconcile().faulty == ()
 
 
+def test_devices_that_nobody_wants_rest(pool: Pool, process: Process) -> None:
+    """But for those of views, those that are open, and those that somebody was shown lately."""
+    store = process.store
+    for name in ("base", "viewed", "open"):
+        committed(store, name, "", name)
+    store.view("view", "viewed")
+    holder = os.open(store.disk("open").path, os.O_RDONLY | os.O_CLOEXEC)
+    assert store.rest(3600) == 0
+    assert store.rest(0) == 1
+    path = nodes.path(pool.ref.thin_name(store._metadata.find("base").id))
+    assert not os.path.lexists(path)
+    assert store._metadata.find("base").id not in pool.devices()
+    os.close(holder)
+    assert [read_content(store.disk(name).path) for name in ("base", "viewed", "open")] == ["base", "viewed", "open"]
+    write_content(store.prepare("on it", "base")[0], "more")
+    assert store.rest(0) == 2
+    assert read_content(store.view("again", "base")[0].source) == "base"
+    assert read_content(store.mounts("view")[0].source) == "viewed"
+
+
 def test_a_commit_of_what_is_mounted_is_a_copy(process: Process) -> None:
     store = process.store
     (mount,) = store.prepare("key", "")

@@ -19,7 +19,7 @@ from unikeel.records.database import Database
 from unikeel.snapshots import spare_records
 from unikeel.snapshots.contract import How, Info, Kind, Usage
 from unikeel.snapshots.naming import check_name, encode_labels, relabelled
-from unikeel.snapshots.rows import SCHEMA, SELECT, Record, finish, insert, record_of, trash
+from unikeel.snapshots.rows import BASES, SCHEMA, SELECT, Record, finish, insert, record_of, trash
 
 _PAGE: Final = 256
 
@@ -287,6 +287,15 @@ class Metadata:
             (self._store, How.PARENT.value),
         )
         return {int(str(number)): str(name) for number, name in rows}
+
+    def without_views(self) -> set[int]:
+        """Ids of all consumers' committed records that nobody has a view of."""
+        rows = self._database.query(
+            "SELECT s.id FROM snapshots s WHERE s.store = ? AND s.consumer != ? AND s.kind = 'committed' AND s.state = 'ready'"
+            " AND NOT EXISTS (SELECT 1 FROM snapshots v WHERE v.parent = s.id AND v.kind = 'view')",
+            (self._store, BASES),
+        )
+        return {int(str(row[0])) for row in rows}
 
     def mark(self) -> str:
         """The random number that ties these records to the place of their content; empty if not tied yet."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
+import time
 from typing import Final
 
 from unikeel.kernel.devmapper.wire import Info
@@ -41,6 +43,33 @@ def _leads_to(place: str, wanted: int) -> bool:
     except OSError:
         return False
     return stat.S_ISBLK(found.st_mode) and found.st_rdev == wanted
+
+
+def touch(name: str) -> bool:
+    """Note on a device's name that somebody is about to use it, which :func:`withdraw` heeds. False: there is no such name."""
+    try:
+        os.utime(path(name), follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def withdraw(name: str, seconds: float) -> bool:
+    """Take a device's name away, unless it was made or touched within these seconds; whether it is gone. Who touches it at the same moment either keeps it, or
+    finds none.
+    """
+    place = path(name)
+    aside = f"{place}.old-{os.getpid()}-{threading.get_ident()}"
+    try:
+        os.rename(place, aside)
+    except FileNotFoundError:
+        return True
+    idle = time.time() - os.lstat(aside).st_mtime
+    if 0 <= idle < seconds:
+        os.rename(aside, place)
+        return False
+    os.unlink(aside)
+    return True
 
 
 def remove(name: str) -> None:

@@ -144,8 +144,10 @@ class ThinDevices:
 
         :raise FailedPrecondition: a foreign device has its name. :raise OSError: ENODATA: the pool has no device of this number.
         """
-        info = self._control.info(self.pool.thin_name(number))
-        if info is None or not info.live or info.suspended or (read_only and not info.read_only):
+        name = self.pool.thin_name(number)
+        is_named = nodes.touch(name)  # before it is looked at, see :meth:`rest`
+        info = self._control.info(name)
+        if not is_named or info is None or not info.live or info.suspended or (read_only and not info.read_only):
             with self._locks.hold(number):
                 info = self._shown(number, size, read_only=read_only)
         self._check(info, number)
@@ -199,11 +201,22 @@ class ThinDevices:
                     return self._control.info(name) is None
             return True
 
-    def rest(self, number: int) -> bool:
-        """Make a device inactive if nobody holds it, as :meth:`hide` does, otherwise leave it as it is; whether it is gone."""
+    def rest(self, number: int, seconds: float) -> bool:
+        """Make a device inactive that nobody has open, and that nobody was shown for so many seconds; whether it is gone. It comes back when it is shown."""
         name = self.pool.thin_name(number)
-        info = self._control.info(name)
-        return info is None or (info.open_count == 0 and self.hide(number))
+        with self._locks.hold(number):
+            info = self._control.info(name)
+            if info is None or info.open_count or not nodes.withdraw(name, seconds):
+                return False
+            failpoint("thin.device.unnamed")
+            try:
+                self._control.remove(name)
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                nodes.ensure(info)
+                return False
+            return True
 
     def active(self) -> set[int]:
         """The numbers of all devices of this pool that device-mapper has a name for, active or half made."""

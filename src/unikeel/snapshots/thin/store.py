@@ -1,17 +1,18 @@
 """The back end ``thin``: every snapshot with content of its own is a thin device, whose number is its record's id.
 
 Order of things, so that a kill at any instruction leaves nothing that the next reconciliation cannot tell: a record in state ``creating`` is on the disk
-before the pool is told anything; the device is active before the record becomes ``ready``; a removed record's id is in the trash, in the same transaction,
+before the pool is told anything; the device is in the pool before the record becomes ``ready``; a removed record's id is in the trash, in the same transaction,
 before its device goes. An active device always has a record or is in the trash; numbers are never used twice.
 
 A committed snapshot's device is read-only: sealed by the commit while it is active, and given a read-only table whenever it becomes active again. A view of
-it is that device itself, which all its views share.
+it is that device itself, which all its views share. Whose device has not been wanted for a while does without one until it is.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import Final
@@ -42,6 +43,9 @@ EMPTY_SIZE: Final = 10 << 30
 #: Spares that others made are used all the same.
 NO_SPARES: Final = SpareLimits(0, 0, 0.0)
 
+#: How often it is looked for committed snapshots' devices that can rest, and how long nobody must have been shown one, in seconds.
+_LOOK_SECONDS: Final = 60.0
+_IDLE_SECONDS: Final = 900.0
 _ACTIVE: Final = ("rw",)
 _READ_ONLY: Final = ("ro", "noload")
 
@@ -89,6 +93,7 @@ class ThinStore(RecordedStore):
         super().__init__(metadata, is_dead, point="thin")
         self._pool = pool
         self._admit = admit
+        self._rested = time.monotonic()
         self._directory = os.path.dirname(os.path.abspath(database.path))
         self._devices = ThinDevices(pool, lock_file(database.path, pool.name))
         try:
@@ -296,8 +301,18 @@ class ThinStore(RecordedStore):
             self._metadata.replace(record, made, self._used(record, mapped), mapped)
 
     def cleanup(self) -> int:
-        """See the contract. In batches, so that another process may take part."""
-        return self._tidier.cleanup()
+        """See the contract. In batches, so that another process may take part. Devices of committed snapshots that are not in use go back to the kernel, too."""
+        cleaned = self._tidier.cleanup()
+        if time.monotonic() - self._rested > _LOOK_SECONDS:
+            self.rest(_IDLE_SECONDS)
+        return cleaned
+
+    def rest(self, seconds: float) -> int:
+        """Make the devices of committed snapshots inactive that have no view, that nobody has open, and that nobody was shown for so long; how many those were."""
+        self._rested = time.monotonic()
+        with self._errors("let idle devices rest"):
+            idle = self._devices.active() & self._metadata.without_views()
+            return sum(self._devices.rest(number, seconds) for number in idle)
 
     def reconcile(self, is_dead: IsDead | None = None) -> Reconciled:
         """See the contract. May run beside living processes."""
