@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help packages venv bytecode samples demo check test test-full bench fuzz completion lock protos launcher bench-containerd bench-snapshotter lab lab-shell clean
+.PHONY: help packages venv bytecode samples demo check test test-full matrix bench fuzz completion lock protos launcher bench-containerd bench-snapshotter lab lab-shell clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -69,6 +69,9 @@ test-full: packages venv samples bytecode launcher ## every tier in its long for
 	@$(BIN)/python -m lab build
 	@for seed in 1 2 3 4 5; do $(BIN)/python -m pytest -q tests/unit --hypothesis-seed=$$seed; done
 	@export UNIKEEL_LONG=1; $(call run_tiers)
+
+matrix: packages venv samples bytecode launcher ## boot every pair that this machine can, with each kind of root; the table of docs/matrix.md (as root)
+	@PYTHONPATH=tests:. $(BIN)/python tests/matrix.py
 
 bench: packages venv samples bytecode ## measure; the table, and build/bench/main.json (as root)
 	$(BIN)/python -m unikeel.bench

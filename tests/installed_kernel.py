@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
+import shutil
+import tempfile
 
 from samples import images, kmod
 from samples.debian import Packages, cache_directory
-from unikeel.engine.default_kernel import DRIVERS
+from unikeel.engine.default_kernel import DRIVERS, SHARE_DRIVERS
 
 VERSION = "6.1.0-test-amd64"
+
+
+@functools.cache
+def configuration() -> str:
+    """Lines of a configuration file that name it, installed once for all tests of this process."""
+    root = tempfile.mkdtemp(prefix="uk-kernel-")
+    atexit.register(shutil.rmtree, root)
+    install(root)
+    return f'[kernel]\nimage = "{root}/boot/vmlinuz-{VERSION}"\nmodules = "{root}/lib/modules/{VERSION}"\n'
 
 
 def install(root: str) -> None:
@@ -21,7 +34,7 @@ def install(root: str) -> None:
     with open(os.path.join(root, "boot", f"vmlinuz-{VERSION}"), "wb") as file:
         file.write(kernel.image)
     lines: dict[str, str] = {}
-    for driver in DRIVERS:
+    for driver in (*DRIVERS, *SHARE_DRIVERS["virtiofs"]):
         if driver in kernel.built_in or driver not in kernel.modules:
             continue
         *needed, own = kmod.load_order([driver], kernel.modules, kernel.built_in)

@@ -74,6 +74,7 @@ class Config(NamedTuple):
     monitor_hvt_path: str
     monitor_spt_path: str
     monitor_uml_path: str
+    monitor_virtiofsd_path: str
     sandbox_runtime: str
     sandbox_monitor_allowance: int
     sandbox_uid_base: int
@@ -140,7 +141,7 @@ KEYS: Final = (
     ),
     Key("boot.fill_timeout", SECONDS, 60, "How long reading one image's boot files may take."),
     Key("boot.kernel_limit", SIZE, "512MiB", "The largest kernel that is accepted."),
-    Key("boot.initrd_limit", SIZE, "2GiB", "The largest initrd that is accepted."),
+    Key("boot.initrd_limit", SIZE, "2GiB", "The largest initrd, or disk in an image, that is accepted."),
     Key(
         "boot.view_linger",
         SECONDS,
@@ -219,6 +220,12 @@ KEYS: Final = (
     Key("monitor.hvt_path", OPTIONAL_PATH, "", "Solo5's hvt's program. Empty: `solo5-hvt` found in PATH."),
     Key("monitor.spt_path", OPTIONAL_PATH, "", "Solo5's spt's program. Empty: `solo5-spt` found in PATH."),
     Key("monitor.uml_path", OPTIONAL_PATH, "", "The program of user-mode Linux. Empty: `linux.uml` found in PATH."),
+    Key(
+        "monitor.virtiofsd_path",
+        OPTIONAL_PATH,
+        "",
+        "The file server of guests that share directories by virtiofs. Empty: `virtiofsd` where distributions have it.",
+    ),
     Key(
         "sandbox.runtime",
         choice("auto", "crun", "runc"),

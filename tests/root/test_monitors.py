@@ -3,14 +3,11 @@ where ``UNIKEEL_UNIKRAFT`` names a kernel of its."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import os
 import shutil
 import signal
 import subprocess
-import tarfile
 from collections.abc import Iterator
 
 import pytest
@@ -18,8 +15,9 @@ import pytest
 import installed_kernel
 import unikeel
 from engine_leftovers import host_leftovers, records, wait_keeper_gone
-from engine_stages import PATIENCE, Stage, sample
+from engine_stages import LONG, PATIENCE, Stage, sample
 from network_world import ping6
+from ordinary_images import docker_archive
 from samples import compiling
 from unikeel.errors import InvalidArgument, Unimplemented
 
@@ -119,45 +117,6 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 _DISK = 'mount_rootfs = true\nentrypoint = ["/init"]'
 
 
-def docker_archive(path: str, program: str) -> str:
-    """An image of one layer with this program at /bin/teller, which runs as a user with a name."""
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as archive:
-        for name in ("bin", "etc", "dev", "proc", "sys", "tmp"):
-            entry = tarfile.TarInfo(name)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            archive.addfile(entry)
-        with open(program, "rb") as file:
-            add(archive, "bin/teller", file.read(), 0o755)
-        add(archive, "etc/passwd", b"root:x:0:0::/:/bin/sh\napp:x:1000:1000::/:/bin/sh\n")
-        add(archive, "etc/group", b"root:x:0:\nextra:x:77:\n")
-    configuration = {
-        "architecture": "amd64",
-        "os": "linux",
-        "config": {
-            "Entrypoint": ["teller"],
-            "Env": ["PATH=/sbin:/bin", "A=1"],
-            "User": "app:extra",
-            "WorkingDir": "/work/sub",
-        },
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer.getvalue()).hexdigest()}"]},
-    }
-    text = json.dumps(configuration).encode()
-    name = f"{hashlib.sha256(text).hexdigest()}.json"
-    manifest = [{"Config": name, "RepoTags": ["ordinary:latest"], "Layers": ["layer.tar"]}]
-    with tarfile.open(path, "w") as archive:
-        add(archive, name, text)
-        add(archive, "layer.tar", layer.getvalue())
-        add(archive, "manifest.json", json.dumps(manifest).encode())
-    return path
-
-
-def add(archive: tarfile.TarFile, name: str, data: bytes, mode: int = 0o644) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.mode = len(data), mode
-    archive.addfile(entry, io.BytesIO(data))
-
-
 def build(
     engine: unikeel.Engine,
     directory: str,
@@ -254,6 +213,34 @@ def test_it_runs_as_nobody_in_namespaces_of_its_own_and_only_its_own_tmp_can_be_
     assert container.wait(PATIENCE) == 137
 
 
+def test_a_disk_that_lies_in_the_image_is_the_root_and_keeps_what_is_written(
+    engine: unikeel.Engine, stage: Stage
+) -> None:
+    """The snapshot has nothing but that disk, whose init is the one of the other images."""
+    tree, disk = os.path.join(stage.directory, "disk-tree"), os.path.join(stage.directory, "disk.img")
+    for name in ("dev", "proc", "sys"):
+        os.makedirs(os.path.join(tree, name))
+    shutil.copy(os.path.join(stage.directory, "init"), tree)
+    with open(disk, "wb") as file:
+        file.truncate(8 << 20)
+    subprocess.run(["/sbin/mkfs.ext4", "-q", "-F", "-d", tree, disk], check=True, timeout=PATIENCE)
+    more = 'block = "/disk.img"\nblock_mount = "/"\nentrypoint = ["/init"]'
+    files = {"disk.img": disk, "vmlinuz": "/dev/null"}
+    build(engine, stage.directory, "inside", "linux", "uml", files, "/vmlinuz", more)
+    container = engine.create("inside", unikeel.Options(args=("from inside",), memory=64 << 20))
+    for count in range(2 if LONG else 1):
+        container.start(seconds=PATIENCE)
+        assert container.wait(PATIENCE) == 0
+        assert output(container).count("argument: from inside") == count + 1
+    found = container.inspect()
+    assert found["rootfs"] == {"kind": "image-disk", "reason": "the image's own disk /disk.img is to be /"}
+    with (
+        open(os.path.join(stage.root, "containers", container.id, "image-disk.raw"), "rb") as own,
+        open(disk, "rb") as given,
+    ):
+        assert own.read() != given.read()
+
+
 def test_the_power_button_of_user_mode_linux_ends_it(engine: unikeel.Engine) -> None:
     container = waiting(engine, "true")
     assert container.stop(PATIENCE) == 0
@@ -310,15 +297,11 @@ def test_its_program_is_asked_to_end_and_then_the_guest_powers_off(engine: unike
 
 def own_kernel(stage: Stage) -> str:
     """A configuration that names an installed kernel."""
-    root = os.path.join(stage.directory, "host")
-    if not os.path.exists(root):
-        installed_kernel.install(root)
     with open(stage.config, encoding="utf-8") as file:
         text = file.read()
     config = os.path.join(stage.directory, "kernel.toml")
     with open(config, "w", encoding="utf-8") as file:
-        file.write(f'{text}[kernel]\nimage = "{root}/boot/vmlinuz-{installed_kernel.VERSION}"\n')
-        file.write(f'modules = "{root}/lib/modules/{installed_kernel.VERSION}"\n')
+        file.write(text + installed_kernel.configuration())
     return config
 
 

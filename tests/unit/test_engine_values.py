@@ -13,6 +13,7 @@ from unikeel.engine.settings import Settings, whole_mib
 from unikeel.engine.timeline import Timeline
 from unikeel.errors import InvalidArgument
 from unikeel.model.image_fields import GuestConfig
+from unikeel.model.volumes import Volume
 from unikeel.network.ports import Port
 
 _TEXT = st.text(max_size=12)
@@ -38,6 +39,7 @@ _SETTINGS = st.builds(
     sandbox=st.booleans(),
     disk=st.booleans(),
     initrd=st.booleans(),
+    volumes=st.lists(st.builds(Volume, _TEXT, _TEXT, st.booleans()), max_size=3).map(tuple),
 )
 
 

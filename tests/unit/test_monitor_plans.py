@@ -282,7 +282,7 @@ def test_what_is_offered_supports_something() -> None:
     for name in monitors.offered():
         traits = monitors.monitor(name).traits
         assert traits.disks[0] == "raw"
-        assert traits.containerd is (name == "qemu")
+        assert traits.halts is (name == "qemu")
 
 
 @pytest.mark.parametrize(

@@ -82,13 +82,7 @@ SHARING = Able(EXT, snapshot_fs="ext4", shared=("virtiofs", "9p"))
             "the image's own disk /d is to be /",
         ),
         (
-            LINUX._replace(mount_rootfs=True, block="/d", block_mount="/data"),
-            DISK,
-            Rootfs.SNAPSHOT,
-            "mountRootfs, and linux can use ext4",
-        ),
-        (
-            LINUX._replace(mount_rootfs=True, block="/d", block_mount="/", initrd="/i"),
+            LINUX._replace(mount_rootfs=True, initrd="/i"),
             DISK,
             Rootfs.INITRD,
             "the image names the initrd /i",
@@ -109,8 +103,13 @@ def test_the_order_and_the_reasons(config: GuestConfig, able: Able, kind: Rootfs
 
 def test_a_guest_without_block_devices_gets_a_shared_directory_instead_of_the_images_disk() -> None:
     config = GuestConfig("unikraft", "qemu", "/k", block="/d", block_mount="/", mount_rootfs=True)
-    choice = choose_rootfs(config, Able(NO_BLOCK, snapshot_fs="ext4", shared=("9p",), image_disk=True))
+    able = Able(NO_BLOCK, snapshot_fs="ext4", shared=("9p",), image_disk=True)
+    choice = choose_rootfs(config._replace(block="", block_mount=""), able)
     assert (choice.kind, choice.share) == (Rootfs.SHARED, "9p")
+    with pytest.raises(
+        Unimplemented, match="the image's own disk image /d cannot be attached at /: it can be the root"
+    ):
+        choose_rootfs(config, able)
 
 
 def test_an_initrd_that_the_guest_cannot_use_is_the_images_fault() -> None:
@@ -120,5 +119,29 @@ def test_an_initrd_that_the_guest_cannot_use_is_the_images_fault() -> None:
 
 
 def test_a_disk_of_the_images_own_that_nobody_attaches_is_never_passed_over() -> None:
-    with pytest.raises(Unimplemented, match="the image's own disk image /d cannot be attached"):
-        choose_rootfs(LINUX._replace(initrd="/i", block="/d", block_mount="/data"), Able(EXT))
+    for config in (
+        LINUX._replace(initrd="/i", block="/d", block_mount="/data"),
+        LINUX._replace(initrd="/i", block="/d", block_mount="/"),
+        LINUX._replace(mount_rootfs=True, block="/d", block_mount="/data"),
+        LINUX._replace(block="/d"),
+    ):
+        for able in (Able(EXT, snapshot_fs="ext4"), DISK):
+            with pytest.raises(Unimplemented, match="the image's own disk image /d cannot be attached"):
+                choose_rootfs(config, able)
+
+
+@pytest.mark.parametrize(("wish", "share"), [("shared", "virtiofs"), ("virtiofs", "virtiofs"), ("9p", "9p")])
+def test_a_shared_root_as_asked_wins_over_everything(wish: str, share: str) -> None:
+    choice = choose_rootfs(LINUX._replace(mount_rootfs=True, initrd="/i", rootfs=wish), SHARING)
+    assert (choice.kind, choice.share, choice.initrd, choice.disk) == (Rootfs.SHARED, share, False, False)
+    assert choice.reason.startswith(f"org.unikeel.rootfs={wish}")
+
+
+def test_a_shared_root_that_cannot_be_says_why() -> None:
+    without = SHARING._replace(shared=("9p",), no_share="virtiofs needs virtiofsd, which is not installed")
+    with pytest.raises(Unimplemented, match=r"org\.unikeel\.rootfs=virtiofs: there is only 9p"):
+        choose_rootfs(LINUX._replace(rootfs="virtiofs"), without)
+    with pytest.raises(Unimplemented, match="virtiofs needs virtiofsd, which is not installed"):
+        choose_rootfs(LINUX._replace(rootfs="shared"), without._replace(shared=()))
+    with pytest.raises(Unimplemented, match="guest generic and monitor qemu have no shared directories in common"):
+        choose_rootfs(GENERIC._replace(rootfs="shared"), Able(ANY, snapshot_fs="ext4"))

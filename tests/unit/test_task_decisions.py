@@ -13,9 +13,11 @@ from unikeel.containerd.wire import bootstrap_pb2, options_runtime_pb2
 from unikeel.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from unikeel.model.image_fields import GuestConfig
 from unikeel.model.task_states import TRANSITIONS, TaskState, check
+from unikeel.network.ports import Forwarded
 from unikeel.sandbox.carrying import Carried, carry, is_systemd
 from unikeel.shim import ocispec, wishes
-from unikeel.shim.deciding import decide, resources_of
+from unikeel.shim.connecting import Network, Way
+from unikeel.shim.deciding import decide, resources_of, with_network
 from unikeel.shim.disks import RootMount, block_mount
 from unikeel.shim.launching import upstream_of
 from unikeel.shim.looking import options_of
@@ -332,11 +334,27 @@ def test_a_task_goes_only_forward() -> None:
     assert TRANSITIONS[TaskState.STOPPED] == {TaskState.DELETING}
 
 
-@pytest.mark.parametrize("monitor", ["uml", "firecracker"])
-def test_a_monitor_that_cannot_wait_runs_no_task(monitor: str) -> None:
-    guest = GuestConfig("linux", monitor, "/k", initrd="/i")
-    with pytest.raises(Unimplemented, match=f"the monitor {monitor} of t does not run tasks of containerd"):
-        decide("t", Spec(), guest, Wishes(), defaults(), [])
+def test_a_monitor_that_cannot_have_its_guest_halted_is_started_when_the_guest_is() -> None:
+    for monitor, halts in (("qemu", True), ("uml", False), ("firecracker", False)):
+        guest = GuestConfig("linux", monitor, "/k", initrd="/i")
+        assert decide("t", Spec(), guest, Wishes(), defaults(), []).halts is halts
+    with pytest.raises(Unimplemented, match="'hyperlight-unikraft' is known but not offered"):
+        decide("t", Spec(), GuestConfig("unikraft", "hyperlight-unikraft", "/k"), Wishes(), defaults(), [])
+
+
+def test_a_network_that_a_monitor_has_not_is_left_out_or_refused() -> None:
+    network = Network("/proc/7/ns/net", "", Forwarded(), if_apart=True, way=Way.TAP)
+    settings = decide("t", Spec(), GuestConfig("linux", "uml", "/k", initrd="/i"), Wishes(), defaults(), [])
+    found = with_network(settings, network)
+    assert (found.network, found.left_out) == (
+        None,
+        ("the monitor uml has no network of the kind tap: its guest has none",),
+    )
+    with pytest.raises(InvalidArgument, match="the monitor uml has no network of the kind user"):
+        with_network(settings, network._replace(if_apart=False, way=Way.USER))
+    qemu = settings._replace(guest=settings.guest._replace(monitor="qemu"))
+    assert with_network(qemu, network).network == network
+    assert with_network(settings, None).left_out == ()
 
 
 def test_a_pod_that_does_not_pay_for_the_monitor_has_the_guest_pay() -> None:

@@ -183,9 +183,14 @@ class Limits(NamedTuple):
 
     def of(self, role: str) -> int:
         """The limit of a role. :raise InvalidArgument: there is no such role."""
-        sizes = {"kernel": self.kernel_size, "initrd": self.initrd_size, "config": self.config_size}
+        sizes = {
+            "kernel": self.kernel_size,
+            "initrd": self.initrd_size,
+            "disk": self.initrd_size,
+            "config": self.config_size,
+        }
         if role not in sizes:
-            raise InvalidArgument(f"{role!r} is not a kind of boot file", "use kernel, initrd or config")
+            raise InvalidArgument(f"{role!r} is not a kind of boot file", "use kernel, initrd, disk or config")
         return sizes[role]
 
 

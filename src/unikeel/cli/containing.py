@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from unikeel.cli.options import IMAGES, Argument, Option, Parsed
+from unikeel.cli.options import FILES, IMAGES, Argument, Option, Parsed
 from unikeel.engine.settings import Options
+from unikeel.model import volumes
 from unikeel.network import ports
 
 BOOT_FILES: Final = ("auto", "cache", "shared-view", "view", "copy")
@@ -15,6 +16,13 @@ OPTIONS: Final = (
     Option(("--rm",), "remove it when it has ended"),
     Option(("-p", "--publish"), "publish a port of the guest: [ADDRESS:]HOST:GUEST[/udp]", "PORTS", many=True),
     Option(("-e", "--env"), "set an environment variable of the guest: NAME=VALUE", "ENV", many=True),
+    Option(
+        ("-v", "--volume"),
+        "give the guest a directory or a file of this host: HOST:GUEST[:ro]",
+        "VOLUME",
+        many=True,
+        complete=FILES,
+    ),
     Option(("-m", "--memory"), "the guest's memory, such as 512MiB or 2g; rounded up to whole MiB", "SIZE"),
     Option(("--cpus",), "the guest's processors", "N"),
     Option(("--guest",), "run an image that does not say how as this kind of guest; with --kernel", "TYPE"),
@@ -66,4 +74,5 @@ def options(parsed: Parsed) -> Options:
         sandbox=not parsed.flag("no-sandbox"),
         auto_remove=parsed.flag("rm"),
         annotations=parsed.pairs("annotation"),
+        volumes=tuple(volumes.parse(text) for text in parsed.texts("volume")),
     )

@@ -14,6 +14,7 @@ from unikeel.model.task_states import TaskState
 from unikeel.records import owners
 from unikeel.records.failpoint import failpoint
 from unikeel.sandbox import cgroups
+from unikeel.sandbox.sockets import console_path
 from unikeel.shim import clearing
 from unikeel.shim.ending import Ending
 from unikeel.shim.live import TASKS, Live, Registry
@@ -74,7 +75,7 @@ def _adopt(node: Node, task: Task) -> None:
                     "op": "adopt",
                     "id": task.ident,
                     "directory": directory,
-                    "console": f"{directory}/console.sock",
+                    "console": console_path(directory),
                     "pid": task.pid,
                     "start_time": task.start_time,
                     "log_limit": node.config.console_log_size,

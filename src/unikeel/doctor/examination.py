@@ -21,7 +21,13 @@ def examine(config: Config, root: str) -> list[Finding]:
     findings += programs.qemu(config, cache)
     findings += programs.others(config, cache)
     findings += [networks.cni(config)]
-    findings += [programs.passt(), programs.skopeo(), storage.state_root(root), storage.free_space(root)]
+    findings += [
+        programs.passt(),
+        programs.virtiofsd(config),
+        programs.skopeo(),
+        storage.state_root(root),
+        storage.free_space(root),
+    ]
     try:
         with storage.workplace(root) as place:
             findings.append(storage.reflink(place))

@@ -85,6 +85,22 @@ def others(config: Config, cache: str) -> list[Finding]:
     return findings
 
 
+def virtiofsd(config: Config) -> Finding:
+    """What sharing directories by virtiofs needs."""
+    from unikeel.sandbox import file_server
+
+    try:
+        return Finding(
+            "virtiofsd",
+            Level.OK,
+            f"directories can be shared by virtiofs ({file_server.find(config.monitor_virtiofsd_path)})",
+        )
+    except Unavailable as error:
+        return Finding(
+            "virtiofsd", Level.OK, f"not there, directories are shared by 9p only: {error.message}", error.hint
+        )
+
+
 def passt() -> Finding:
     """What user-mode networking needs."""
     mend = "apt-get install passt; until then guests run with --net none only"

@@ -7,6 +7,7 @@ import signal
 
 from unikeel.engine.containers import Container
 from unikeel.engine.ending import Monitored, open_process
+from unikeel.engine.layout import SERVERS
 from unikeel.engine.services import Services
 from unikeel.kernel import pidfd
 from unikeel.kernel.paths import remove_tree
@@ -47,6 +48,11 @@ def remove_sandbox(services: Services, container: Container, *, thorough: bool =
     failpoint("clear.deleted")
     remains.remove_cgroups(container.id)
     remove_tree(state)
+    directory = services.layout.container(container.id)
+    if any(os.path.lexists(os.path.join(directory, name)) for name in SERVERS):
+        from unikeel.engine import sharing
+
+        sharing.remove(services, services.layout, container.id)
     remove_tree(services.layout.bundle(container.id))
     for name in sockets.NAMES:
         path = os.path.join(services.layout.container(container.id), name)

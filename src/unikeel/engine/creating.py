@@ -9,6 +9,7 @@ from unikeel.boot.contract import Choice
 from unikeel.engine import networking
 from unikeel.engine.containers import Container, NewContainer, check_name
 from unikeel.engine.describing import guest_config, read_file
+from unikeel.engine.layout import OWN_ROOT
 from unikeel.engine.services import Services
 from unikeel.engine.settings import Options, Settings, whole_mib
 from unikeel.engine.timeline import Timeline
@@ -16,13 +17,17 @@ from unikeel.engine.unpacking import ensure_unpacked
 from unikeel.errors import BadContent, InvalidArgument, Unimplemented
 from unikeel.images.manifests import Image
 from unikeel.images.progress import Progress
-from unikeel.kernel.paths import remove_tree
+from unikeel.kernel.paths import remove_strange_tree, remove_tree
 from unikeel.model.image_fields import GuestConfig
 from unikeel.model.states import ContainerState
 from unikeel.records.failpoint import failpoint
 
 if TYPE_CHECKING:
+    from unikeel.guests.contract import Guest
     from unikeel.images.users import User
+    from unikeel.model.rootfs import RootfsChoice
+    from unikeel.model.ways import Placed
+    from unikeel.monitors.contract import Traits
 
 _MEMORY_MIN_MIB = 16
 _CPUS_MAX = 64
@@ -93,11 +98,19 @@ def discard(services: Services, container: Container) -> None:
 def _remove_directory(path: str) -> None:
     """Out of the way first: whoever looks for it by its name from then on (a keeper, another command's lock) finds nothing to add to."""
     removed = path + ".removed"
-    remove_tree(removed)
+    _remove(removed)
     if os.path.isdir(path):
         os.rename(path, removed)
         failpoint("remove.renamed")
-        remove_tree(removed)
+        _remove(removed)
+
+
+def _remove(path: str) -> None:
+    """A guest may have made anything of a root that it shared."""
+    root = os.path.join(path, OWN_ROOT)
+    if os.path.lexists(root):
+        remove_strange_tree(root)
+    remove_tree(path)
 
 
 def _user(
@@ -114,7 +127,6 @@ def _user(
 def _settings(services: Services, image: Image, options: Options, guest: GuestConfig, user: User) -> Settings:
     from unikeel.guests import guest as find_guest
     from unikeel.model.names import check_pair
-    from unikeel.model.rootfs import Able, choose_rootfs
     from unikeel.monitors import monitor as find_monitor
 
     config = services.config
@@ -124,7 +136,7 @@ def _settings(services: Services, image: Image, options: Options, guest: GuestCo
         raise InvalidArgument(error.message, error.hint) if options.monitor else error from None
     traits = find_monitor(guest.monitor).traits
     kind = find_guest(guest.type)
-    choice = choose_rootfs(guest, Able(kind.block, kind.initrd, "ext4"))
+    choice, placed = _root_and_volumes(services, options, guest, kind, traits)
     memory = whole_mib(options.memory or config.monitor_memory)
     cpus = options.cpus or config.monitor_cpus
     if memory < _MEMORY_MIN_MIB:
@@ -159,7 +171,37 @@ def _settings(services: Services, image: Image, options: Options, guest: GuestCo
         uid=user.uid,
         gid=user.gid,
         workdir=image.workdir,
+        share=choice.share,
+        volumes=options.volumes,
+        way=placed.way.value,
+        volumes_share=placed.share,
     )
+
+
+def _root_and_volumes(
+    services: Services, options: Options, guest: GuestConfig, kind: Guest, traits: Traits
+) -> tuple[RootfsChoice, Placed]:
+    from unikeel.model.rootfs import Able, choose_rootfs
+    from unikeel.model.ways import Receiver, place
+
+    shared, no_share = _shareable(services, kind, traits)
+    choice = choose_rootfs(
+        guest, Able(kind.block, kind.initrd, "ext4", shared=shared, no_share=no_share, image_disk=bool(traits.disks))
+    )
+    receiver = Receiver(guest.type, guest.monitor, choice.kind, bool(guest.kernel), shared)
+    return choice, place(options.volumes, receiver)
+
+
+def _shareable(services: Services, kind: Guest, traits: Traits) -> tuple[tuple[str, ...], str]:
+    """The shared file systems that guest, monitor and host can all three, best first; and why there is none, if it is for the host's sake."""
+    both = tuple(name for name in kind.shared if name in traits.shared)
+    if "virtiofs" not in both:
+        return both, ""
+    from unikeel.sandbox import file_server
+
+    if file_server.is_there(services.config.monitor_virtiofsd_path):
+        return both, ""
+    return tuple(name for name in both if name != "virtiofs"), "virtiofs needs virtiofsd, which is not installed"
 
 
 def _check_platform(image: Image, reference: str) -> None:

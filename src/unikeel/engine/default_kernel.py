@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from unikeel.errors import Unavailable
@@ -19,6 +19,8 @@ from unikeel.values import NamedTuple
 
 #: virtio over PCI (q35) and MMIO (microvm), disk, file system, network card, power button. ext4 asks for a checksum by name, which no dependency says.
 DRIVERS: Final = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "crc32c_generic", "ext4", "evdev", "button")
+#: What sharing directories takes beyond them.
+SHARE_DRIVERS: Final = {"virtiofs": ("virtiofs",), "9p": ("9pnet_virtio", "9p")}
 #: Kernels after 6.14 have it built into their library under another name.
 _OPTIONAL: Final = ("crc32c_generic",)
 _PREFIX: Final = "vmlinuz-"
@@ -86,9 +88,10 @@ def _copy(source: int, target: int) -> None:
         done += copied
 
 
-def own_init(kernel: DefaultKernel | None) -> OwnInit:
+def own_init(kernel: DefaultKernel | None, more: Sequence[str] = ()) -> OwnInit:
     """Our init with a kernel's drivers; without a kernel (a monitor that has its own, with everything built in) with none.
 
+    :param more: drivers beyond those that every guest needs.
     :raise Unavailable: the init was not built, or a driver is missing or cannot be read.
     """
     from unikeel.guests.init import building
@@ -101,16 +104,16 @@ def own_init(kernel: DefaultKernel | None) -> OwnInit:
         raise Unavailable(
             f"the guests' init {path} cannot be read: {error.strerror}", "install unikeel again, or run `make launcher`"
         ) from None
-    return OwnInit(program, tuple(drivers(kernel.modules)) if kernel is not None else ())
+    return OwnInit(program, tuple(drivers(kernel.modules, more)) if kernel is not None else ())
 
 
-def drivers(modules: str) -> Iterator[tuple[str, bytes]]:
+def drivers(modules: str, more: Sequence[str] = ()) -> Iterator[tuple[str, bytes]]:
     """The drivers' file names and contents, in the order of loading. :raise Unavailable: one is missing or cannot be read."""
     paths = dict(_dependencies(_text(os.path.join(modules, "modules.dep"))))
     built_in = {_name(line) for line in _text(os.path.join(modules, "modules.builtin"), needed=False).splitlines()}
     by_name = {_name(path): path for path in paths}
     done: set[str] = set()
-    for driver in DRIVERS:
+    for driver in (*DRIVERS, *more):
         if driver in built_in or (driver in _OPTIONAL and driver not in by_name):
             continue
         if driver not in by_name:

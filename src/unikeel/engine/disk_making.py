@@ -52,10 +52,18 @@ class DiskMaker:
         self._limits = limits
         os.makedirs(locks, mode=0o700, exist_ok=True)
 
-    def provide(self, parent: Parent, task: str, timeline: Timeline, *, read_only: bool) -> Disk:
+    def provide(
+        self,
+        parent: Parent,
+        task: str,
+        timeline: Timeline,
+        *,
+        read_only: bool,
+        formats: frozenset[str] = RAW_OR_QCOW2,
+    ) -> Disk:
         """A task's disk, made now; its image too, if nobody has made that yet.
 
-        :param read_only: the task gets the image itself, which it cannot write to.
+        :param read_only: the task gets the image itself, which it cannot write to. :param formats: what its monitor takes.
         :raise FailedPrecondition: the parent is not to be trusted. :raise ResourceExhausted: it is too large, or the disk is full.
         :raise DeadlineExceeded: making took too long. :raise Unavailable, BadContent: it cannot be read.
         """
@@ -72,7 +80,7 @@ class DiskMaker:
                 if read_only:
                     self._store.view(task, parent.key)
                 else:
-                    self._store.prepare(task, parent.key, formats=RAW_OR_QCOW2)
+                    self._store.prepare(task, parent.key, formats=formats)
                 break
             except NotFound:
                 if attempt + 1 == _TRIES:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from unikeel.engine.services import Services, read_text
 from unikeel.engine.settings import Settings
 from unikeel.errors import Internal, NotFound, Unavailable, UnikeelError
+from unikeel.keeper.wire import UNSERVED
 from unikeel.kernel import pidfd
 from unikeel.kernel.fd import OwnedFd
 from unikeel.model.plan import ExitRule, decode_exit
@@ -93,7 +94,9 @@ def read_report(directory: str, monitor: str, ended_by: int) -> ExitReport | Non
     failed = status < 0 or (bool(said) and status != 0)
     reason = ""
     if failed:
-        reason = f"killed by signal {-status}" if status < 0 else f"the monitor failed: {said}"
+        reason = f"the monitor failed: {said}"
+        if status < 0:
+            reason = UNSERVED if said == UNSERVED else f"killed by signal {-status}"
     return ExitReport(code, reason, report["when"], failed)
 
 

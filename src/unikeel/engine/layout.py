@@ -7,7 +7,7 @@
       snapshots/          block images: committed, and the containers' own
       pools/              what pools are made of, and those on files (:mod:`unikeel.snapshots.pools.registry`)
       boot/               the cache's objects, copies, locks
-      containers/ID/      console.log, monitor.log, plan.json, exit.json, timeline.json, control sockets
+      containers/ID/      root/ (changes of a shared root), fs0/ fs1/ (bundles of file servers), console.log, monitor.log, plan.json, exit.json, timeline.json, control sockets
       facts/              what was found out about the host's monitors and OCI runtimes
       run/                keeper.sock, .lock, .start, .log; the OCI runtime's state, bundles, the sandboxes' empty root, what holds containers' network namespaces
                           (elsewhere with ``run_root``)
@@ -23,6 +23,10 @@ from typing import Final
 from unikeel.errors import InvalidArgument, PermissionDenied, ResourceExhausted
 from unikeel.values import NamedTuple
 
+#: In a container's directory: what its guest changed of a root that it shares with the host.
+OWN_ROOT: Final = "root"
+#: In a container's directory: the bundles of its file servers, of its root and of its volumes.
+SERVERS: Final = ("fs0", "fs1")
 _DIRECTORIES: Final = ("owners", "images", "snapshots", "boot", "containers", "facts")
 
 

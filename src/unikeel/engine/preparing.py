@@ -22,6 +22,7 @@ from unikeel.errors import BadContent
 from unikeel.kernel.fd import OwnedFd
 from unikeel.kernel.paths import remove_tree
 from unikeel.model.plan import Console, DiskSpec, FileRole, LaunchPlan, LaunchRequest, Net
+from unikeel.model.rootfs import Rootfs
 from unikeel.records.failpoint import failpoint
 from unikeel.values import NamedTuple
 
@@ -56,21 +57,24 @@ def prepare(
     boot = stack.enter_context(_acquire(services, container, settings, uid, timeline))
     failpoint("start.boot-files")
     with timeline.span("disk"):
-        disk, disk_fds = _open_disk(services, container, settings, stack)
+        disk, disk_fds = _open_disk(services, container, settings, boot, stack)
     failpoint("start.disk")
     with timeline.span("network", kind=settings.network):
         network = networking.make(services, container, settings, uid, stack)
     failpoint("start.network")
     with timeline.span("plan"):
         request = _request(container, settings, accel, disk, network.net)
+        share_fds: tuple[int, ...] = ()
+        if settings.share or settings.volumes:
+            request, share_fds = _shared(services, container, settings, request, uid, stack)
         own = boot.files["initrd"].fd.fileno() if "initrd" in boot.files else -1
         kernel_fd = boot.files["kernel"].fd.fileno() if "kernel" in boot.files else -1
         if settings.guest.kernel:
-            request, kernel_fd = _default_kernel(services, request, stack)
+            request, kernel_fd = boot_default_kernel(services, request, stack)
         request, initrd_fd = complete(request, own, stack)
         plan = _plan(request, facts)
         directory = services.layout.container(container.id)
-        descriptors = {**_sockets(directory, plan, stack), **disk_fds}
+        descriptors = {**sockets(directory, plan, stack), **disk_fds}
         helper_fd, net = _helper_socket(network.helper, stack)
         if net >= 0:
             descriptors[FileRole.NET] = net
@@ -80,12 +84,12 @@ def prepare(
             descriptors[FileRole.INITRD] = initrd_fd
         if plan.reopens and FileRole.DISK in descriptors:
             os.fchown(descriptors[FileRole.DISK], uid, uid)
-        fds = in_order(plan, descriptors, network.fds)
-        streams = _streams(directory, plan, stack)
+        fds = in_order(plan, descriptors, {**network.fds, FileRole.SHARE: share_fds})
+        standard = streams(directory, plan, stack)
     with timeline.span("bundle"):
         _write_bundle(services, container, settings, plan, uid, network)
     failpoint("start.bundle")
-    return Prepared(plan, fds, network.helper, helper_fd, boot, streams)
+    return Prepared(plan, fds, network.helper, helper_fd, boot, standard)
 
 
 def in_order(
@@ -111,6 +115,8 @@ def _acquire(services: Services, container: Container, settings: Settings, uid: 
     paths = {} if own_kernel else {"kernel": settings.guest.binary}
     if settings.initrd:
         paths["initrd"] = settings.guest.initrd
+    if settings.rootfs == Rootfs.IMAGE_DISK.value:
+        paths["disk"] = settings.guest.block
     if not paths:
         return Acquired("none", hit=True, fallbacks=[], files={}, bytes=0, notes=[])
     with timeline.span("boot-files", strategy=settings.boot_files) as span:
@@ -128,9 +134,15 @@ def _acquire(services: Services, container: Container, settings: Settings, uid: 
 
 
 def _open_disk(
-    services: Services, container: Container, settings: Settings, stack: ExitStack
+    services: Services, container: Container, settings: Settings, boot: Acquired, stack: ExitStack
 ) -> tuple[DiskSpec | None, dict[FileRole, int]]:
     """The guest's disk as descriptors: the writable one as itself, what lies beneath through a sealed clone of its directory."""
+    if "disk" in boot.files:
+        from unikeel.engine import image_disks
+        from unikeel.monitors import monitor
+
+        directory, image = services.layout.container(container.id), boot.files["disk"].fd.fileno()
+        return image_disks.provide(directory, image, frozenset(monitor(settings.guest.monitor).traits.disks), stack)
     if not settings.disk:
         return None, {}
     return open_snapshot(services.snapshots.disk(container.id), stack)
@@ -186,7 +198,7 @@ def _plan(request: LaunchRequest, facts: Facts) -> LaunchPlan:
     return monitors.plan(request, facts)
 
 
-def _default_kernel(services: Services, request: LaunchRequest, stack: ExitStack) -> tuple[LaunchRequest, int]:
+def boot_default_kernel(services: Services, request: LaunchRequest, stack: ExitStack) -> tuple[LaunchRequest, int]:
     """This host's kernel, and our init with its drivers; of a monitor that has a kernel of its own, just the init."""
     from unikeel.engine import default_kernel
     from unikeel.monitors import monitor
@@ -195,10 +207,37 @@ def _default_kernel(services: Services, request: LaunchRequest, stack: ExitStack
         return request._replace(own=default_kernel.own_init(None)), -1
     kernel = default_kernel.find(services.config.kernel_image, services.config.kernel_modules)
     opened = stack.enter_context(default_kernel.open_image(kernel))
-    return request._replace(own=default_kernel.own_init(kernel)), opened.fileno()
+    more = {driver for share in request.shares for driver in default_kernel.SHARE_DRIVERS[share.kind]}
+    return request._replace(own=default_kernel.own_init(kernel, sorted(more))), opened.fileno()
 
 
-def _sockets(directory: str, plan: LaunchPlan, stack: ExitStack) -> dict[FileRole, int]:
+def _shared(
+    services: Services, container: Container, settings: Settings, request: LaunchRequest, uid: int, stack: ExitStack
+) -> tuple[LaunchRequest, tuple[int, ...]]:
+    """The request with what the guest shares with the host, and the descriptors for it."""
+    from unikeel.engine import own_roots, sharing
+    from unikeel.model.ways import Way
+
+    root = (
+        (lambda: own_roots.open_root(services, container, uid if settings.share == "9p" else 0))
+        if settings.share
+        else None
+    )
+    wanted = sharing.Wanted(
+        container.id,
+        uid,
+        root=root,
+        root_kind=settings.share,
+        volumes=settings.volumes,
+        way=Way(settings.way),
+        volumes_kind=settings.volumes_share,
+    )
+    found = sharing.share(services, wanted, stack)
+    failpoint("start.shared")
+    return request._replace(shares=found.shares, volumes=found.volumes, added=found.added), found.fds
+
+
+def sockets(directory: str, plan: LaunchPlan, stack: ExitStack) -> dict[FileRole, int]:
     """The sockets and the configuration file that a plan has."""
     from unikeel.sandbox.sockets import listen
 
@@ -213,7 +252,7 @@ def _sockets(directory: str, plan: LaunchPlan, stack: ExitStack) -> dict[FileRol
     return fds
 
 
-def _streams(directory: str, plan: LaunchPlan, stack: ExitStack) -> tuple[int, ...]:
+def streams(directory: str, plan: LaunchPlan, stack: ExitStack) -> tuple[int, ...]:
     """Fifos for a monitor whose standard input and output are its guest's console."""
     if plan.console is not Console.STDIO:
         return ()

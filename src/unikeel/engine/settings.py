@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from unikeel.model.image_fields import GuestConfig
+from unikeel.model.volumes import Volume
 from unikeel.network.ports import Port
 from unikeel.values import NamedTuple
 
@@ -35,6 +36,8 @@ class Options(NamedTuple):
     #: The guest type of an image that is no unikernel image, and its kernel: ``default``, or a path in the image.
     guest: str = ""
     kernel: str = ""
+    #: Directories and files of the host that the guest gets.
+    volumes: tuple[Volume, ...] = ()
 
 
 class Settings(NamedTuple):
@@ -63,12 +66,19 @@ class Settings(NamedTuple):
     #: Of a network ``cni``: where its configuration was found, and its text.
     cni_source: str = ""
     cni: str = ""
+    #: By which file system a root of the kind ``shared`` is shared.
+    share: str = ""
+    volumes: tuple[Volume, ...] = ()
+    #: How volumes reach the guest (:class:`unikeel.model.volumes.Way`), and by which file system, if by one of their own.
+    way: str = "none"
+    volumes_share: str = ""
 
     def to_json(self) -> dict[str, object]:
         """As the record stores it."""
         values: dict[str, object] = self._asdict()
         values["guest"] = self.guest._asdict()
         values["ports"] = [port._asdict() for port in self.ports]
+        values["volumes"] = [volume._asdict() for volume in self.volumes]
         return values
 
     @classmethod
@@ -78,6 +88,7 @@ class Settings(NamedTuple):
         guest, ports = known["guest"], known["ports"]
         known["guest"] = GuestConfig(**guest)  # type: ignore[arg-type]  # our own record, written by to_json
         known["ports"] = tuple(Port(**port) for port in ports)  # type: ignore[attr-defined]  # as above
+        known["volumes"] = tuple(Volume(**volume) for volume in known.get("volumes", ()))  # type: ignore[attr-defined]  # as above
         for name in ("args", "env"):
             known[name] = tuple(known[name])  # type: ignore[arg-type]  # as above
         return cls(**known)  # type: ignore[arg-type]  # as above

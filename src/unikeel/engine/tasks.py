@@ -105,6 +105,11 @@ class Task(NamedTuple):
         return self.settings.get("early") is True
 
     @property
+    def halts(self) -> bool:
+        """Whether its monitor has the guest halted until it is told otherwise (by QMP). Of earlier records, all."""
+        return self.settings.get("halts") is not False
+
+    @property
     def image(self) -> str:
         """The name of its image, where containerd knows one."""
         return str(self.settings.get("image", ""))

@@ -20,7 +20,7 @@ from unikeel.guests import own_init, urunit
 from unikeel.guests.contract import Added, Guest, Solo5Devices, told, within
 from unikeel.model import cpio
 from unikeel.model.names import quote
-from unikeel.model.plan import ExitRule, LaunchRequest, Net
+from unikeel.model.plan import ROOT_SHARE, ExitRule, LaunchRequest, Net
 from unikeel.model.rootfs import BlockSupport
 from unikeel.values import NamedTuple
 
@@ -39,6 +39,8 @@ class _Board(NamedTuple):
     more: tuple[str, ...] = ()
 
 
+#: As urunc has them.
+_ROOT_FLAGS: Final = "trans=virtio,version=9p2000.L,msize=5000000,cache=mmap,posixacl"
 #: Firecracker ends when the guest resets by the keyboard controller, which no firmware of its tells the kernel (docs/getting-started.md).
 _BOARDS: Final = {"firecracker": _Board(more=("reboot=k",)), "uml": _Board("tty0", "/dev/ubda")}
 _USUAL: Final = _Board()
@@ -76,12 +78,13 @@ class Linux:
         """Our own init with all that it needs; or ``urunit``'s configuration, in an archive after the image's initrd, or as the initrd where the image has none."""
         if request.own is not None:
             return Added(archive=own_init.archive(request, _board(request).disk))
-        if not _is_configured(request):
-            return Added()
-        content = urunit.configuration(request)
-        if request.initrd:
-            return Added(archive=cpio.archive({urunit.PATH: cpio.File(content, urunit.MODE)}))
-        return Added(raw=content)
+        files = dict(request.added)
+        if _is_configured(request):
+            content = urunit.configuration(request)
+            if not request.initrd:
+                return Added(raw=content)
+            files[urunit.PATH] = cpio.File(content, urunit.MODE)
+        return Added(archive=cpio.archive(files)) if files else Added()
 
     def cmdline(self, request: LaunchRequest) -> str:
         """The kernel command line, at most 2047 bytes."""
@@ -145,7 +148,12 @@ def _variables(request: LaunchRequest) -> Iterator[str]:
 
 def _root(request: LaunchRequest, board: _Board) -> Iterator[str]:
     """A disk is the root even if there is an initrd: that one only loads it (org.unikeel.rootfs=block)."""
-    if request.disk is not None:
+    share = request.share(ROOT_SHARE)
+    if share is not None:
+        yield from (f"root={share.tag}", "ro" if share.read_only else "rw", f"rootfstype={share.kind}")
+        if share.kind == "9p":
+            yield f"rootflags={_ROOT_FLAGS}"
+    elif request.disk is not None:
         yield from (f"root={board.disk}", "ro" if request.disk.read_only else "rw")
     elif request.initrd and not request.retained:
         yield from ("root=/dev/ram0", "rw")

@@ -12,7 +12,7 @@ from typing import Final
 from unikeel.errors import InvalidArgument
 from unikeel.model import cpio
 from unikeel.model.names import quote
-from unikeel.model.plan import LaunchRequest, TapNet
+from unikeel.model.plan import ROOT_SHARE, VOLUMES, LaunchRequest, TapNet
 
 SETTINGS: Final = "/unikeel.conf"
 MODULES: Final = "/modules"
@@ -20,6 +20,8 @@ MODULES: Final = "/modules"
 WORDS_LIMIT: Final = 4096
 #: The file system that containers' disks have.
 _FILE_SYSTEM: Final = "ext4"
+#: How Linux mounts what is shared with it (Documentation/filesystems/9p.rst).
+MOUNT_OPTIONS: Final = {"virtiofs": "", "9p": "trans=virtio,version=9p2000.L,msize=512000,cache=mmap"}
 
 
 def archive(request: LaunchRequest, disk: str) -> bytes:
@@ -50,10 +52,18 @@ def settings(request: LaunchRequest, disk: str) -> bytes:
 
 def _texts(request: LaunchRequest, disk: str) -> Iterator[tuple[str, str]]:
     yield from (("h", request.hostname), ("w", request.workdir), ("u", str(request.uid)), ("p", str(request.gid)))
-    if request.disk is not None:
+    root = request.share(ROOT_SHARE)
+    if root is not None:
+        yield from (("d", root.tag), ("t", root.kind), ("o", MOUNT_OPTIONS[root.kind]))
+    elif request.disk is not None:
         yield from (("d", disk), ("t", _FILE_SYSTEM))
-        if request.disk.read_only:
-            yield ("r", "")
+    if root.read_only if root is not None else request.disk is not None and request.disk.read_only:
+        yield ("r", "")
+    volumes = request.share(VOLUMES)
+    if volumes is not None:
+        yield from (("x", volumes.kind), ("y", MOUNT_OPTIONS[volumes.kind]))
+        for volume in request.volumes:
+            yield ("v", f"{volume.name}:{'r' if volume.read_only else 'w'}:{volume.target}")
     network = request.network
     if network is not None:
         if network.address:

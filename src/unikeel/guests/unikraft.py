@@ -15,7 +15,7 @@ from typing import Final
 from unikeel.errors import BadContent, InvalidArgument
 from unikeel.guests.contract import Guest, Plain, Solo5Devices, joined, told, within
 from unikeel.model.names import quote
-from unikeel.model.plan import ExitRule, LaunchRequest, Net
+from unikeel.model.plan import ROOT_SHARE, ExitRule, LaunchRequest, Net
 from unikeel.model.rootfs import BlockSupport
 
 #: As much as a Linux loader of x86 passes on with its NUL; Unikraft takes over what its loader gives it.
@@ -72,6 +72,8 @@ def _current(request: LaunchRequest) -> Iterator[str]:
         yield _ip(network)
     if request.initrd:
         yield 'vfs.fstab=[ "initrd0:/:extract:::" ]'
+    elif request.share(ROOT_SHARE) is not None:
+        yield f'vfs.fstab=[ "{ROOT_SHARE}:/:9pfs:::" ]'
 
 
 def _ip(network: Net) -> str:

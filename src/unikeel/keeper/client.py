@@ -187,20 +187,26 @@ class KeeperClient:
         repeat: bool = False,
         same: bool = False,
         mark: str = "",
+        fds: Sequence[int] = (),
+        serves: tuple[str, str] | None = None,
     ) -> int:
         """Run a program as a child of the keeper to its end; its wait status. Output goes to the descriptor given.
 
+        :param fds: it has these as 3, 4, …. :param serves: a container whose monitor cannot do without the process that the program leaves behind, and the file
+            with that one's number.
         :param repeat: it does no harm to run it again, should the keeper be killed over it. :param same: only by the keeper that answered
             the last request. :param mark: the container that it is for.
         :raise Unavailable: the keeper was killed over it. :raise DeadlineExceeded: it did not end in time.
         """
         message: wire.Message = {"op": "spawn", "argv": list(argv), "mark": mark}
+        if serves is not None:
+            message["serves"], message["pid_file"] = serves
         shared = self._connections.get(get_ident())
         if same and (shared is None or shared.gone):
             self.disconnect()
             raise Unavailable("the keeper is gone: it was killed meanwhile", "run the command again")
         try:
-            answer = self.connection().call(message, (output,), seconds)
+            answer = self.connection().call(message, (*fds, output), seconds)
         except DeadlineExceeded:
             self.disconnect()
             raise
@@ -208,7 +214,7 @@ class KeeperClient:
             self.disconnect()
             if not repeat:
                 raise
-            answer = self.connection().call(message, (output,), seconds)
+            answer = self.connection().call(message, (*fds, output), seconds)
         status = answer.get("status")
         return status if isinstance(status, int) else -1
 

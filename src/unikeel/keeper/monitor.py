@@ -76,6 +76,8 @@ class Monitor:
         self.reap_deadline = 0.0
         #: How it ended, once it has, until that is stored: wait status (None: unknown) and time.
         self.end: tuple[int | None, int] | None = None
+        #: When it is killed because a process that it cannot do without has ended, on the monotonic clock; 0: it is served.
+        self.unserved = 0.0
         #: When storing that is tried again, on the monotonic clock.
         self.retry_at = 0.0
         self.console: Console | None = None
@@ -117,6 +119,11 @@ class Monitor:
             return True
         self._say(self._remarks.feed(data) if data else self._remarks.end())
         return bool(data)
+
+    def remark(self, text: str) -> None:
+        """Add a line of our own to what the monitor said."""
+        self._say(self._remarks.end())
+        self._say(f"{text}\n".encode())
 
     def _say(self, data: bytes) -> None:
         if not data:

@@ -29,6 +29,8 @@ _CREATE_SECONDS = 60.0
 _REAP_SECONDS = 5.0
 _REAP_LOOK_SECONDS = 0.2
 _RETRY_SECONDS = 1.0
+#: A monitor that ends takes its file server along, which may be seen first: it is not killed over that.
+_UNSERVED_SECONDS = 2.0
 
 
 class Monitors:
@@ -283,6 +285,18 @@ class Monitors:
         pid, failed = (monitor.helper, monitor.helper_failed) if monitor is not None else (0, False)
         self._loop.answer(connection, {"ok": True, "pid": pid, "failed": failed})
 
+    def serve(self, ident: str, pid_file: str) -> None:
+        """A process has begun to serve a container's monitor, which is launched later, and is ended should that process end before it."""
+        pid = read_pid(pid_file)
+        if pid > 1:
+            self._children.claim(pid, lambda status: self._unserve(ident, status))
+
+    def _unserve(self, ident: str, status: int) -> None:
+        monitor = self._monitors.get(ident)
+        if monitor is not None and monitor.end is None and not monitor.unserved:
+            say(f"the file server of {ident} ended with status {os.waitstatus_to_exitcode(status)}")
+            monitor.unserved = time.monotonic() + _UNSERVED_SECONDS
+
     def _watch_stderr(self, monitor: Monitor) -> None:
         os.set_blocking(monitor.stderr, False)
         self._loop.add(monitor.stderr, lambda: self._stderr_ready(monitor))
@@ -402,6 +416,7 @@ class Monitors:
     def due(self, now: float) -> float | None:
         """When :meth:`tick` is to be called next, on the monotonic clock."""
         times = [monitor.retry_at for monitor in self._monitors.values() if monitor.retry_at]
+        times += [monitor.unserved for monitor in self._monitors.values() if monitor.unserved]
         if any(monitor.reap_deadline for monitor in self._monitors.values()):
             times.append(now + _REAP_LOOK_SECONDS)
         return min(times, default=None)
@@ -414,6 +429,11 @@ class Monitors:
             elif monitor.retry_at and now >= monitor.retry_at:
                 monitor.retry_at = 0.0
                 self._store_end(monitor)
+            elif monitor.unserved and now >= monitor.unserved:
+                monitor.unserved = 0.0
+                if monitor.end is None and monitor.pid > 1:
+                    monitor.remark(wire.UNSERVED)
+                    self._children.kill(monitor.pid)
 
 
 def _number(console: Console | None) -> int:

@@ -151,10 +151,21 @@ class Keeper:
         self._loop.answer(connection, {"ok": True, "pid": os.getpid(), "monitors": running, **daemon})
 
     def _spawn(self, connection: socket.socket, message: wire.Message, fds: list[int]) -> None:
-        """Run a process to its end; its output goes to the *last* descriptor sent."""
+        """Run a process to its end; its output goes to the *last* descriptor sent.
+
+        With ``serves`` it leaves a process behind, whose number is in ``pid_file``, that serves the monitor of this container.
+        """
+
+        serves = message.get("serves")
+        if isinstance(serves, str) and serves:
+            self._children.expect()
 
         def done(status: int) -> None:
             failpoint("keeper.spawn.ended")
+            if isinstance(serves, str) and serves:
+                if status == 0:
+                    self._monitors.serve(serves, str(message["pid_file"]))
+                self._children.expected()
             self._loop.answer(connection, {"ok": True, "status": status})
 
         failpoint("keeper.spawn.begin")

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 
 MAX_MESSAGE = 128 * 1024
 MAX_FDS = 16
+#: What ``monitor.log`` says of a monitor that was killed since its file server had ended.
+UNSERVED = "the file server of the guest's shared directories has ended"
 
 #: What JSON can say.
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]

@@ -21,6 +21,7 @@ _CLONE_VFORK: Final = 0x4000
 _CLONE_NEWUSER: Final = 0x10000000
 _WALL: Final = 0x40000000
 _STACK_BYTES: Final = 64 * 1024
+_NOBODY: Final = 65534
 
 
 def single_mapping(inside: tuple[int, int], outside: tuple[int, int]) -> OwnedFd:
@@ -32,16 +33,29 @@ def single_mapping(inside: tuple[int, int], outside: tuple[int, int]) -> OwnedFd
     :param inside: uid and gid as stored in the file system. :param outside: uid and gid of the host.
     :raise Unavailable: the host has no user namespaces, or no more of them.
     """
+    return _mapping(f"{inside[0]} {outside[0]} 1\n", f"{inside[1]} {outside[1]} 1\n")
+
+
+def root_mapping(uid: int) -> OwnedFd:
+    """A user namespace for a file system that ``uid`` (of the host, from 65536 on) is to use as root would: what is root's is that one's, and what root makes is nobody's.
+
+    :raise Unavailable: as of :func:`single_mapping`.
+    """
+    text = f"0 {uid} 1\n1 1 {_NOBODY - 1}\n{_NOBODY} 0 1\n"
+    return _mapping(text, text)
+
+
+def _mapping(users: str, groups: str) -> OwnedFd:
     try:
         pid = _stillborn()
     except OSError as error:
         raise Unavailable(f"no user namespace: {error.strerror}", "see user.max_user_namespaces (sysctl)") from error
     try:
-        _write(f"/proc/{pid}/uid_map", f"{inside[0]} {outside[0]} 1\n")
-        _write(f"/proc/{pid}/gid_map", f"{inside[1]} {outside[1]} 1\n")
+        _write(f"/proc/{pid}/uid_map", users)
+        _write(f"/proc/{pid}/gid_map", groups)
         return OwnedFd(os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
-        raise Unavailable(f"cannot map user {inside[0]} to {outside[0]}: {error.strerror}") from error
+        raise Unavailable(f"cannot map users ({'; '.join(users.splitlines())}): {error.strerror}") from error
     finally:
         os.waitpid(pid, _WALL)
 

@@ -23,6 +23,7 @@ _AT_NO_AUTOMOUNT: Final = 0x800
 _OPEN_TREE_CLONE: Final = 1
 _OPEN_TREE_CLOEXEC: Final = os.O_CLOEXEC
 _MOVE_MOUNT_F_EMPTY_PATH: Final = 4
+_MOVE_MOUNT_T_EMPTY_PATH: Final = 0x40
 _FSOPEN_CLOEXEC: Final = 1
 _FSMOUNT_CLOEXEC: Final = 1
 _FSCONFIG_SET_FLAG: Final = 0
@@ -143,18 +144,22 @@ def open_tree_clone(path: str, *, dirfd: int = _AT_FDCWD, recursive: bool = Fals
     return OwnedFd(libc.syscall(libc.OPEN_TREE, what, dirfd, os.fsencode(path), flags))
 
 
-def set_attributes(mount: OwnedFd, attributes: Attributes = SEALED, *, user_namespace: int | None = None) -> None:
+def set_attributes(
+    mount: OwnedFd, attributes: Attributes = SEALED, *, user_namespace: int | None = None, recursive: bool = False
+) -> None:
     """Forbid more in a detached mount, and with ``user_namespace`` map its owners to others (an id-mapped mount).
 
     Attributes are only added, never taken away. Mapping works once per mount, before it was ever attached, and only where the file
     system allows it (ext4 5.12, erofs 5.19, tmpfs 6.3).
 
+    :param recursive: in all mounts beneath it, too.
     :raise OSError: EINVAL if the file system cannot be id-mapped. :raise Unavailable: no mount_setattr (Linux 5.12).
     """
     bits = attributes.bits | (_ATTR_IDMAP if user_namespace is not None else 0)
     packed = bytearray(struct.pack("=QQQQ", bits, 0, 0, user_namespace or 0))
     what = "setting a mount's attributes"
-    libc.syscall(libc.MOUNT_SETATTR, what, mount.fileno(), b"", _AT_EMPTY_PATH, packed, len(packed))
+    flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    libc.syscall(libc.MOUNT_SETATTR, what, mount.fileno(), b"", flags, packed, len(packed))
 
 
 def sealed_clone(path: str, *, dirfd: int = _AT_FDCWD) -> OwnedFd:
@@ -172,6 +177,12 @@ def move_mount(mount: OwnedFd, target: str) -> None:
     """Attach a detached mount at a directory: from now on it is in the mount table, and outlives us. :raise OSError."""
     what = f"attaching a mount at {target}"
     libc.syscall(libc.MOVE_MOUNT, what, mount.fileno(), b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
+
+
+def move_mount_to(mount: OwnedFd, target: OwnedFd) -> None:
+    """Attach a detached mount at what a descriptor names: a directory, or of a file's mount a file. :raise OSError."""
+    flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH
+    libc.syscall(libc.MOVE_MOUNT, "attaching a mount", mount.fileno(), b"", target.fileno(), b"", flags)
 
 
 def unmount(path: str, flags: int = UMOUNT_NOFOLLOW) -> None:

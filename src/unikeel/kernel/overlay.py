@@ -61,6 +61,67 @@ def union(layers: Sequence[Layer], scratch: str, options: Sequence[str] = ()) ->
             raise again from error
 
 
+def writable(layers: Sequence[Layer], upper: str, work: str, scratch: str, namespace: int | None = None) -> OwnedFd:
+    """A detached mount of directories, the uppermost first, through which changes go to another one: nosuid, nodev, noexec.
+
+    :param upper: where the changes are. :param work: an empty directory beside it.
+    :param scratch: as of :func:`union`. :param namespace: a user namespace by which owners are mapped; those in layers that are detached mounts are already.
+    :raise OSError: what the kernel says, of a file system that ``upper`` cannot be on, too.
+    """
+    attributes = mounts.Attributes(read_only=False)
+    if namespace is not None:
+        return in_private_namespace(lambda: _attached_writable(layers, upper, work, scratch, namespace))
+    given = [("lowerdir+", layer if isinstance(layer, str) else link_of(layer.fileno())) for layer in layers]
+    try:
+        return mounts.detached_mount("overlay", "overlay", [*given, ("upperdir", upper), ("workdir", work)], attributes)
+    except OSError as error:
+        try:
+            return in_private_namespace(lambda: _attached_writable(layers, upper, work, scratch))
+        except OSError as again:
+            raise again from error
+
+
+def _attached_writable(
+    layers: Sequence[Layer], upper: str, work: str, scratch: str, namespace: int | None = None
+) -> OwnedFd:
+    """Runs in the private namespace. The layers have short names, since a comma or colon in them would need escapes."""
+    with ExitStack() as stack:
+        changes = stack.enter_context(_mapped_clone(os.path.dirname(upper), namespace))
+        trees = [
+            stack.enter_context(_mapped_clone(layer, namespace)) if isinstance(layer, str) else layer
+            for layer in layers
+        ]
+        attributes = mounts.Attributes(read_only=False)
+        room = stack.enter_context(mounts.detached_mount("tmpfs", None, (("mode", "0700"),), attributes))
+        mounts.move_mount(room, scratch)
+        os.chdir(scratch)
+        for number, tree in enumerate(trees):
+            os.mkdir(str(number))
+            mounts.move_mount(tree, str(number))
+        for name in ("changes", "union"):
+            os.mkdir(name)
+        mounts.move_mount(changes, "changes")
+        lower = ":".join(str(number) for number in range(len(trees)))
+        data = f"lowerdir={lower},upperdir=changes/{os.path.basename(upper)},workdir=changes/{os.path.basename(work)}"
+        if len(data) > _DATA_BYTES:
+            raise Unavailable(
+                f"{len(layers)} layers are more than this kernel's overlayfs takes", "use Linux 6.8 or later"
+            )
+        _mount("overlay", "union", "overlay", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, data)
+        return mounts.open_tree_clone("union")
+
+
+def _mapped_clone(path: str, namespace: int | None) -> OwnedFd:
+    clone = mounts.open_tree_clone(path)
+    if namespace is not None:
+        try:
+            mounts.set_attributes(clone, mounts.Attributes(read_only=False), user_namespace=namespace)
+        except BaseException:
+            clone.close()
+            raise
+    return clone
+
+
 def _alone(layer: Layer) -> OwnedFd:
     if isinstance(layer, str):
         return mounts.sealed_clone(layer)

@@ -32,8 +32,10 @@ class TooLarge(OSError):
     """The file is larger than allowed (errno EFBIG)."""
 
 
-def open_beneath(root: int, path: str, flags: int) -> OwnedFd:
+def open_beneath(root: int, path: str, flags: int, *, cross: bool = False) -> OwnedFd:
     """openat2 of ``path`` with ``root`` (a directory's descriptor) as "/"; close-on-exec.
+
+    :param cross: what is mounted beneath may be entered.
 
     EAGAIN, which the kernel answers when something was renamed or mounted meanwhile, is tried again a bounded number of times.
 
@@ -43,7 +45,7 @@ def open_beneath(root: int, path: str, flags: int) -> OwnedFd:
     encoded = os.fsencode(path)
     if b"\0" in encoded:
         raise ValueError("embedded null byte")
-    resolve = _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_XDEV
+    resolve = _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS | (0 if cross else _RESOLVE_NO_XDEV)
     how = bytearray(struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, resolve))
     for attempt in range(_AGAIN):
         try:
@@ -87,6 +89,53 @@ def find_program(name: str, directories: Sequence[str] = ()) -> str:
         if directory and os.access(path, os.X_OK) and not os.path.isdir(path):
             return path
     return ""
+
+
+def remove_strange_tree(path: str) -> None:
+    """Remove a directory whose content somebody else made, however deep it is: nothing in it is ever named by more than one name.
+
+    What lies in directories of directories is moved up until there are none. One that is not there is fine. :raise OSError.
+    """
+    try:
+        top = OwnedFd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW))
+    except FileNotFoundError:
+        return
+    with top:
+        number = 0
+        while names := os.listdir(top.fileno()):
+            for name in names:
+                if not _is_directory(top.fileno(), name):
+                    os.unlink(name, dir_fd=top.fileno())
+                    continue
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+                with OwnedFd(os.open(name, flags, dir_fd=top.fileno())) as directory:
+                    number = _raise_content(top.fileno(), directory.fileno(), number)
+                os.rmdir(name, dir_fd=top.fileno())
+    os.rmdir(path)
+
+
+def _raise_content(top: int, directory: int, number: int) -> int:
+    """Empty a directory: its files go, its directories move to ``top``, under names that nothing there has; the next number for such a name."""
+    for name in os.listdir(directory):
+        if not _is_directory(directory, name):
+            os.unlink(name, dir_fd=directory)
+            continue
+        while _exists(top, f"raised-{number}"):
+            number += 1
+        os.rename(name, f"raised-{number}", src_dir_fd=directory, dst_dir_fd=top)
+    return number
+
+
+def _is_directory(directory: int, name: str) -> bool:
+    return stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
+
+
+def _exists(directory: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def remove_tree(path: str) -> None:

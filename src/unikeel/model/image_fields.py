@@ -29,7 +29,8 @@ class GuestConfig(NamedTuple):
     block: str = ""
     block_mount: str = ""
     mount_rootfs: bool = False
-    #: ``block``: the container's snapshot is the guest's root disk although there is an initrd, which is then only a loader.
+    #: ``block``: the container's snapshot is the guest's root disk although there is an initrd, which is then only a loader; ``shared``, ``virtiofs``, ``9p``: the
+    #: container's root directory is shared with the guest.
     rootfs: str = ""
     #: The machine that the image's kernel is made for: ``microvm``, ``q35``, or an empty string for no wish.
     machine: str = ""
@@ -119,7 +120,7 @@ FIELDS: Final[dict[str, Field]] = {
     PREFIX + "block": Field("block", _path),
     PREFIX + "blkMntPoint": Field("block_mount", _mount_point),
     PREFIX + "mountRootfs": Field("mount_rootfs", _boolean),
-    OWN_PREFIX + "rootfs": Field("rootfs", _one_of("block")),
+    OWN_PREFIX + "rootfs": Field("rootfs", _one_of("block", "shared", "virtiofs", "9p")),
     OWN_PREFIX + "machine": Field("machine", _one_of("microvm", "q35")),
     OWN_PREFIX + "powerdown": Field("powerdown", _boolean),
     PREFIX + "solo5NetDev": Field("net_device", _device),

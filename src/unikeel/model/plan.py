@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from unikeel.model.cpio import File
 from unikeel.model.image_fields import GuestConfig
 from unikeel.values import NamedTuple
 
@@ -40,6 +41,8 @@ class FileRole(Enum):
     API = "api"
     #: A listening unix stream socket for the guest's console; the runtime connects before it starts the monitor.
     CONSOLE = "console"
+    #: What is shared with the guest (:class:`Share`), one after the other and after everything else.
+    SHARE = "share"
 
 
 class PlanFile(NamedTuple):
@@ -128,6 +131,30 @@ class DiskSpec(NamedTuple):
     device: bool = False
     #: What the guest sees as the disk's serial number, at most 20 characters.
     id: str = "rootfs"
+
+
+class Share(NamedTuple):
+    """A directory of the host that the guest may mount. Its descriptor is, with ``virtiofs``, a connection to its file server, with ``9p`` the directory."""
+
+    #: What the guest asks for it by.
+    tag: str
+    #: ``virtiofs`` or ``9p``.
+    kind: str
+    read_only: bool = False
+
+
+class Mounted(NamedTuple):
+    """One volume of the guest's: an entry of the directory that is shared as :data:`VOLUMES`."""
+
+    name: str
+    target: str
+    read_only: bool = False
+
+
+#: The tag of the directory that is the guest's root; urunc's images know it by this one.
+ROOT_SHARE: Final = "fs0"
+#: The tag of the directory that has the guest's volumes.
+VOLUMES: Final = "volumes"
 
 
 class UserNet(NamedTuple):
@@ -223,6 +250,16 @@ class LaunchRequest(NamedTuple):
     workdir: str = "/"
     #: The guest boots with our init and what it is told, instead of an init of the image's.
     own: OwnInit | None = None
+    #: At most one for the root and one for volumes.
+    shares: tuple[Share, ...] = ()
+    #: What is in the share of volumes, for our own init.
+    volumes: tuple[Mounted, ...] = ()
+    #: Files that are added to an initrd that is the guest's root.
+    added: tuple[tuple[str, File], ...] = ()
+
+    def share(self, tag: str) -> Share | None:
+        """The share with this tag."""
+        return next((share for share in self.shares if share.tag == tag), None)
 
 
 def decode_exit(rule: ExitRule, monitor_status: int, *, stderr_empty: bool) -> int:

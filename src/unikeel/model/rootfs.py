@@ -2,7 +2,8 @@
 
 The order is urunc's: an initrd wins; then a disk image of the image's own that is to be ``/``, if the guest can use a disk; then, with ``mountRootfs``,
 the container's snapshot as a disk, if the guest can mount what is in it, else a directory that is shared with the guest; else none. One extension is
-ours: ``org.unikeel.rootfs=block`` makes the snapshot the guest's root disk although there is an initrd.
+ours, ``org.unikeel.rootfs``: ``block`` makes the snapshot the guest's root disk although there is an initrd; ``shared``, or ``virtiofs`` or ``9p``, the container's
+root directory a shared one although a disk would do.
 
 What nobody can give is an error, never silence.
 """
@@ -67,7 +68,9 @@ class Able(NamedTuple):
     no_device: str = NO_DEVICE
     #: Shared file systems that guest, monitor and host can all three, best first.
     shared: tuple[str, ...] = ()
-    #: A disk image that lies in the image can be attached.
+    #: Why there is none, as a phrase, where it is for the host's sake.
+    no_share: str = ""
+    #: A disk image that lies in the image can be attached, as the root and as nothing else.
     image_disk: bool = False
 
 
@@ -81,6 +84,8 @@ def choose_rootfs(config: GuestConfig, able: Able) -> RootfsChoice:
         raise BadContent(f"guest {config.type} cannot use an initrd, and the image names {config.initrd}")
     if config.rootfs == "block":
         choice = _snapshot_as_asked(config, able)
+    elif config.rootfs:
+        choice = _share_as_asked(config, able)
     elif config.initrd:
         choice = RootfsChoice(
             Rootfs.INITRD, disk=False, initrd=True, reason=f"the image names the initrd {config.initrd}"
@@ -93,14 +98,15 @@ def choose_rootfs(config: GuestConfig, able: Able) -> RootfsChoice:
         choice = _mounted(config, able)
     else:
         choice = RootfsChoice(Rootfs.NONE, disk=False, initrd=False, reason="the image asks for no root file system")
-    if config.block and not able.image_disk:
+    if config.block and not (able.image_disk and choice.kind is Rootfs.IMAGE_DISK):
         raise _no_image_disk(config)
     return choice
 
 
 def _no_image_disk(config: GuestConfig) -> UnikeelError:
+    where = f"at {config.block_mount}" if config.block_mount else "without blkMntPoint, which says where it is to be"
     return Unimplemented(
-        f"the image's own disk image {config.block} cannot be attached by this version",
+        f"the image's own disk image {config.block} cannot be attached {where}: it can be the root of a guest that uses disks, and nothing else",
         "make its content the container's root file system, with mountRootfs",
     )
 
@@ -117,9 +123,23 @@ def _mounted(config: GuestConfig, able: Able) -> RootfsChoice:
             Rootfs.SHARED, disk=False, initrd=False, reason=f"mountRootfs by {share}: {problem}", share=share
         )
     raise Unimplemented(
-        f"mountRootfs: {problem}, and shared directories are not offered by this version",
-        "use a guest and a snapshotter that fit",
+        f"mountRootfs: {problem}, and {_no_share(config, able)}", "use a guest and a snapshotter that fit"
     )
+
+
+def _no_share(config: GuestConfig, able: Able) -> str:
+    return able.no_share or f"guest {config.type} and monitor {config.monitor} have no shared directories in common"
+
+
+def _share_as_asked(config: GuestConfig, able: Able) -> RootfsChoice:
+    found = [kind for kind in able.shared if config.rootfs in ("shared", kind)]
+    if not found:
+        problem = _no_share(config, able) if not able.shared else f"there is only {', '.join(able.shared)}"
+        raise Unimplemented(
+            f"org.unikeel.rootfs={config.rootfs}: {problem}", "use a guest and a monitor that fit, or another root"
+        )
+    reason = f"org.unikeel.rootfs={config.rootfs}" + (f", by {found[0]}" if config.rootfs == "shared" else "")
+    return RootfsChoice(Rootfs.SHARED, disk=False, initrd=False, reason=reason, share=found[0])
 
 
 def _snapshot_as_asked(config: GuestConfig, able: Able) -> RootfsChoice:

@@ -40,8 +40,8 @@ class Traits(NamedTuple):
     bare_frames: bool = False
     #: It opens a tap by its name, in the network namespace that it is in.
     tap_by_name: bool = False
-    #: It can run tasks of containerd. It must be able to wait before its guest's first instruction.
-    containerd: bool = False
+    #: It can be started with its guest's processors halted, and told later to let them run (by QMP).
+    halts: bool = False
 
 
 class Monitor(Protocol):

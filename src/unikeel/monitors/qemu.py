@@ -14,7 +14,7 @@ from typing import Final
 from unikeel.errors import InvalidArgument
 from unikeel.guests.contract import Guest
 from unikeel.model.names import quote
-from unikeel.model.plan import FIRST_FD, DiskSpec, FileRole, LaunchPlan, LaunchRequest, Net, PlanFile, TapNet
+from unikeel.model.plan import FIRST_FD, DiskSpec, FileRole, LaunchPlan, LaunchRequest, Net, PlanFile, Share, TapNet
 from unikeel.monitors.contract import Facts, Traits
 
 #: ``-netdev stream`` came with 7.2.
@@ -38,6 +38,13 @@ _SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourceco
 _ENVIRONMENT: Final = ("HOME=/", "LC_ALL=C", "PATH=/usr/bin:/bin")
 _REMARKS: Final = (": info: ", ": warning: ", ": terminating on signal ")
 _ORDER: Final = tuple(FileRole)
+#: What QEMU does with files for a guest beyond what it needs for itself (its fsdev ``local``).
+_SERVING: Final = (
+    "chmod", "fchmod", "fchmodat", "fchown", "fchownat", "fgetxattr", "flistxattr", "fremovexattr", "fsetxattr", "getxattr", "lgetxattr",
+    "link",
+    "linkat", "listxattr", "llistxattr", "lremovexattr", "lsetxattr", "mkdirat", "mknodat", "removexattr", "renameat", "renameat2",
+    "setxattr", "symlinkat", "utimensat",
+)  # fmt: skip
 
 
 class Qemu:
@@ -47,10 +54,10 @@ class Qemu:
     traits = Traits(
         networks=("user", "tap"),
         disks=("raw", "qcow2"),
-        shared=(),
+        shared=("virtiofs", "9p"),
         accels=("kvm", "tcg"),
         queues=True,
-        containerd=True,
+        halts=True,
     )
 
     def probe(self, path: str, cache: str) -> Facts:
@@ -75,6 +82,7 @@ class Qemu:
             binds=facts.binds,
             exit=guest.exit,
             powerdown=guest.powerdown if wish is None else wish,
+            syscalls=_SERVING if any(share.kind == "9p" for share in request.shares) else (),
         )
 
     def complaint(self, stderr: bytes) -> str:
@@ -133,9 +141,8 @@ def _files(request: LaunchRequest) -> tuple[PlanFile, ...]:
             writable[FileRole.VHOST] = True
     queues = request.network.queues if isinstance(request.network, TapNet) else 1
     times = {FileRole.NET: queues, FileRole.VHOST: queues}
-    return tuple(
-        PlanFile(role, writable[role]) for role in _ORDER if role in writable for _ in range(times.get(role, 1))
-    )
+    files = [PlanFile(role, writable[role]) for role in _ORDER if role in writable for _ in range(times.get(role, 1))]
+    return (*files, *(PlanFile(FileRole.SHARE, writable=share.kind == "virtiofs") for share in request.shares))
 
 
 def _arguments(request: LaunchRequest, guest: Guest, numbers: dict[FileRole, int]) -> Iterator[str]:
@@ -146,8 +153,12 @@ def _arguments(request: LaunchRequest, guest: Guest, numbers: dict[FileRole, int
     yield from ("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-sandbox", _SANDBOX)
     if request.halted:
         yield "-S"
-    yield from ("-machine", _MACHINES[request.machine], "-accel", accelerator, "-cpu", processor)
+    memory = ",memory-backend=memory" if any(share.kind == "virtiofs" for share in request.shares) else ""
+    yield from ("-machine", _MACHINES[request.machine] + memory, "-accel", accelerator, "-cpu", processor)
     yield from ("-m", f"{request.memory_mib}M", "-smp", str(request.vcpus))
+    if any(share.kind == "virtiofs" for share in request.shares):
+        # The file server reads and writes the guest's memory.
+        yield from ("-object", f"memory-backend-memfd,id=memory,size={request.memory_mib}M,share=on")
     yield from (
         "-chardev",
         f"socket,id=qmp,fd={numbers[FileRole.QMP]},server=on,wait=off",
@@ -165,6 +176,8 @@ def _arguments(request: LaunchRequest, guest: Guest, numbers: dict[FileRole, int
         yield from _disk(request.disk, transport, numbers)
     if request.network is not None:
         yield from _network(request.network, transport, numbers, modern=guest.modern)
+    for number, share in enumerate(request.shares, start=numbers.get(FileRole.SHARE, 0)):
+        yield from _share(share, transport, number)
     yield from ("-device", "isa-debug-exit,iobase=0x501,iosize=2")
     yield from ("-kernel", f"/proc/self/fd/{numbers[FileRole.KERNEL]}")
     if request.initrd:
@@ -214,6 +227,19 @@ def _node(options: dict[str, object]) -> tuple[str, str]:
     import json
 
     return ("-blockdev", json.dumps(options))
+
+
+def _share(share: Share, transport: str, number: int) -> Iterator[str]:
+    """A shared directory: served by another process, or by QEMU itself, which then is what its own user may be and no more."""
+    tag = option_value(share.tag)
+    if share.kind == "virtiofs":
+        yield from ("-chardev", f"socket,id={tag},fd={number}")
+        yield from ("-device", f"vhost-user-fs-{transport},chardev={tag},tag={tag},queue-size=1024")
+        return
+    read_only = ",readonly=on" if share.read_only else ""
+    # multidevs: other file systems are mounted beneath it, whose numbers of files may be the same.
+    yield from ("-fsdev", f"local,id={tag},path=/proc/self/fd/{number},security_model=none,multidevs=remap{read_only}")
+    yield from ("-device", f"virtio-9p-{transport},fsdev={tag},mount_tag={tag}")
 
 
 def _network(network: Net, transport: str, numbers: dict[FileRole, int], *, modern: bool) -> Iterator[str]:

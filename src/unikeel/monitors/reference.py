@@ -24,7 +24,7 @@ are installed. Each one's program is found in PATH, or where `monitor.NAME_path`
 ## Pairs
 
 What the tests boot is marked so. Where no machine of ours can run a pair, its whole plan (arguments, configuration, descriptors, devices) is compared with expectations
-that name their sources, in `tests/unit/test_monitor_plans.py` and `test_launch_plan.py`.
+that name their sources, in `tests/unit/test_monitor_plans.py` and `test_launch_plan.py`. `make matrix` boots each pair with each kind of root, network and volumes: [matrix.md](matrix.md).
 """
 _MONITORS: Final = """
 ## What monitors support
@@ -82,7 +82,9 @@ def _kernel(found: Monitor) -> str:
 
 
 def _monitors() -> Iterator[str]:
-    yield from _heading("monitor", "processors", "disks", "networks", "kernel", "tasks of containerd")
+    yield from _heading(
+        "monitor", "processors", "disks", "networks", "shared directories", "kernel", "tasks of containerd"
+    )
     for name in offered_monitors():
         found = monitor(name)
         traits = found.traits
@@ -91,8 +93,9 @@ def _monitors() -> Iterator[str]:
             _words(traits.accels, "as any process"),
             _words(traits.disks),
             _words(traits.networks),
+            _words(traits.shared),
             _kernel(found),
-            "yes" if traits.containerd else "refused",
+            "started by Create, halted" if traits.halts else "started by Start",
         )
 
 

@@ -107,6 +107,16 @@ class Sandboxes:
         status, text = self._run([*self._base(), "run", f"--bundle={bundle}", ident], mark=ident)
         return "" if status == 0 else last_line(text)
 
+    def run_detached(self, ident: str, bundle: str, fds: Sequence[int], *, mark: str) -> str:
+        """Run a sandbox that goes on by itself, a child of the keeper's; why that failed, or an empty string.
+
+        :param fds: its program has these as 3, 4, …. :param mark: the container that it is for, whose monitor is ended when it ends before that.
+        """
+        pid_file = os.path.join(bundle, "pid")
+        argv = [*self._base(), "run", "--detach", f"--preserve-fds={len(fds)}", f"--bundle={bundle}"]
+        status, text = self._run([*argv, f"--pid-file={pid_file}", ident], mark=mark, fds=fds, serves=(mark, pid_file))
+        return "" if status == 0 else last_line(text)
+
     def delete(self, ident: str) -> None:
         """Kill what runs in the sandbox and have the runtime that made it take it away; a sandbox that does not exist is fine.
 
@@ -130,10 +140,21 @@ class Sandboxes:
     def _base(self) -> list[str]:
         return [self._runtime.path, "--root", self._state]
 
-    def _run(self, argv: Sequence[str], *, repeat: bool = False, same: bool = False, mark: str = "") -> tuple[int, str]:
+    def _run(
+        self,
+        argv: Sequence[str],
+        *,
+        repeat: bool = False,
+        same: bool = False,
+        mark: str = "",
+        fds: Sequence[int] = (),
+        serves: tuple[str, str] | None = None,
+    ) -> tuple[int, str]:
         output = os.memfd_create("output", os.MFD_CLOEXEC)
         try:
-            status = self._keeper.spawn(argv, output, seconds=_SECONDS, repeat=repeat, same=same, mark=mark)
+            status = self._keeper.spawn(
+                argv, output, seconds=_SECONDS, repeat=repeat, same=same, mark=mark, fds=fds, serves=serves
+            )
             return status, os.pread(output, _OUTPUT_MAX, 0).decode(errors="replace")
         finally:
             os.close(output)

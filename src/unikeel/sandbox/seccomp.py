@@ -44,21 +44,27 @@ _TIGHTENING: Final = "seccomp"
 _STARTING: Final = "execve execveat setuid setgid setgroups setresuid setresgid capset setsid"
 
 _AF_UNIX: Final = 1
-#: The argument of personality(2) that changes nothing.
-_JUST_ASKED: Final[dict[str, object]] = {"index": 0, "value": 0xFFFFFFFF, "op": "SCMP_CMP_EQ"}
+#: System calls that are allowed with one argument only: personality(2) with that which changes nothing, unshare(2) with CLONE_FS.
+_ONE_ARGUMENT: Final = {"personality": 0xFFFFFFFF, "unshare": 0x200}
 
 
 @cache
 def profile(more: tuple[str, ...] = ()) -> dict[str, object]:
     """The ``linux.seccomp`` part of an OCI runtime configuration (runtime-spec 1.0, config-linux.md); the same object for all, not to be changed.
 
-    :param more: system calls beyond the list, that one monitor needs; ``personality`` only as a question.
+    :param more: system calls beyond the list, that one monitor needs; ``personality`` only as a question, ``unshare`` only of the current directory.
     """
     groups = (_MEMORY, _THREADS, _SIGNALS, _EVENTS, _FILES, _SOCKETS, _IDENTITY, _TIGHTENING, _STARTING)
-    names = sorted({name for group in groups for name in group.split()} | (set(more) - {"personality"}))
-    asked = (
-        [{"names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [_JUST_ASKED]}] if "personality" in more else []
-    )
+    names = sorted({name for group in groups for name in group.split()} | (set(more) - set(_ONE_ARGUMENT)))
+    asked = [
+        {
+            "names": [name],
+            "action": "SCMP_ACT_ALLOW",
+            "args": [{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}],
+        }
+        for name, value in _ONE_ARGUMENT.items()
+        if name in more
+    ]
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": 1,

@@ -21,7 +21,10 @@ _CAPABILITY_SETS: Final = ("bounding", "effective", "inheritable", "permitted", 
 
 
 class SandboxRequest(NamedTuple):
-    """What a sandbox is made of. ``uid`` is also the gid; ``allowance`` is bytes for the monitor beyond the guest's RAM."""
+    """What a sandbox is made of. ``uid`` is also the gid; ``allowance`` is bytes for the monitor beyond the guest's RAM.
+
+    ``capabilities`` and ``files`` (the most open ones; 0: as the keeper's) are for a file server; a monitor has none.
+    """
 
     ident: str
     plan: LaunchPlan
@@ -32,6 +35,8 @@ class SandboxRequest(NamedTuple):
     allowance: int
     #: The path of the network namespace that the monitor joins; empty: it has a new one.
     network: str = ""
+    capabilities: tuple[str, ...] = ()
+    files: int = 0
 
 
 def memory_limit(request: SandboxRequest) -> int:
@@ -71,7 +76,10 @@ def build(request: SandboxRequest) -> dict[str, object]:
 
 
 def _process(request: SandboxRequest) -> dict[str, object]:
-    nothing: list[str] = []
+    sets = {name: list(request.capabilities) for name in _CAPABILITY_SETS}
+    if request.capabilities:
+        sets["ambient"] = sets["inheritable"] = []
+    files = [{"type": "RLIMIT_NOFILE", "hard": request.files, "soft": request.files}] if request.files else []
     return {
         "terminal": False,
         "user": {"uid": request.uid, "gid": request.uid},
@@ -79,8 +87,8 @@ def _process(request: SandboxRequest) -> dict[str, object]:
         "env": ["PATH=/usr/bin", "HOME=/", *request.plan.environment],
         "cwd": "/",
         "noNewPrivileges": True,
-        "capabilities": dict.fromkeys(_CAPABILITY_SETS, nothing),
-        "rlimits": [{"type": "RLIMIT_CORE", "hard": 0, "soft": 0}],
+        "capabilities": sets,
+        "rlimits": [{"type": "RLIMIT_CORE", "hard": 0, "soft": 0}, *files],
     }
 
 

@@ -6,6 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from unikeel.engine import sharing
 from unikeel.engine.clearing import kill as kill_monitor
 from unikeel.engine.tasks import Task
 from unikeel.errors import Unavailable
@@ -46,6 +47,7 @@ def remove_sandbox(node: Node, task: Task, *, thorough: bool = False) -> None:
     cgroups.remove_empty(task.cgroups)
     if thorough:
         remains.remove_cgroups(task.ident)
+    sharing.remove(node.services, node.layout, task.ident)
     remove_tree(node.layout.bundle(task.ident))
     for name in sockets.NAMES:
         path = os.path.join(node.layout.container(task.ident), name)
@@ -64,6 +66,18 @@ def clear(node: Node, task: Task, *, thorough: bool = False) -> None:
         node.services.made.release(task.ident)
     failpoint("task.clear.disk")
     remove_tree(node.layout.container(task.ident))
+
+
+def press_button(node: Node, task: Task, seconds: float) -> None:
+    """Press the power button of a guest whose monitor is asked otherwise than by QMP. Raises as :func:`unikeel.sandbox.controlling.power_down`."""
+    from unikeel.model.plan import Control
+    from unikeel.sandbox import controlling
+    from unikeel.sandbox.lines import Line
+
+    directory = node.layout.container(task.ident)
+    with open(os.path.join(directory, "plan.json"), "rb") as file:
+        control = Control(json.loads(file.read()).get("control", Control.QMP.value))
+    controlling.power_down(Line(control, directory, task.pid, task.start_time), seconds)
 
 
 def heeds_power_button(node: Node, task: Task) -> bool:

@@ -7,27 +7,32 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from unikeel import monitors
 from unikeel.boot.contract import Acquired, Choice, HostMount, Source
+from unikeel.engine.image_disks import provide
 from unikeel.engine.initrds import complete
 from unikeel.engine.launching import LAUNCH_SECONDS, Order
-from unikeel.engine.preparing import in_order, open_snapshot
+from unikeel.engine.preparing import boot_default_kernel, in_order, open_snapshot, sockets, streams
+from unikeel.engine.sharing import Shared, share
+from unikeel.engine.sharing import Wanted as Asked
 from unikeel.engine.tasks import Task
 from unikeel.engine.timeline import Timeline
-from unikeel.errors import BadContent, FailedPrecondition
+from unikeel.errors import BadContent, FailedPrecondition, Unimplemented
 from unikeel.guests import guest
+from unikeel.kernel.fd import OwnedFd
 from unikeel.kernel.paths import remove_tree
 from unikeel.model.plan import DiskSpec, FileRole, LaunchPlan, LaunchRequest
+from unikeel.model.rootfs import Rootfs
 from unikeel.records.failpoint import failpoint
 from unikeel.records.owners import boot_id, start_time
 from unikeel.sandbox import cgroups
 from unikeel.sandbox.carrying import Carried, carry, is_systemd
 from unikeel.sandbox.remains import cgroup_path
-from unikeel.sandbox.sockets import listen
 from unikeel.sandbox.spec import SandboxRequest, build
 from unikeel.shim.bundle_log import say
 from unikeel.shim.connecting import Connected, attach, await_helper
@@ -71,6 +76,8 @@ class _Ready(NamedTuple):
     fds: tuple[int, ...]
     boot: Acquired
     network: Connected | None
+    #: The monitor's standard input and output, where those are the guest's console.
+    streams: tuple[int, ...]
 
 
 def create(node: Node, wanted: Wanted, timeline: Timeline) -> Created:
@@ -87,7 +94,7 @@ def create(node: Node, wanted: Wanted, timeline: Timeline) -> Created:
         uid = wanted.settings.uid or node.services.uid(task.slot)
         ready = _prepare(node, wanted, uid, timeline, stack)
         with timeline.span("stdio"):
-            streams = open_streams(task, node.keeper, stack)
+            stdio = open_streams(task, node.keeper, stack)
         failpoint("task.create.stdio")
         sandboxes = node.services.sandboxes
         bundle = node.layout.bundle(task.ident)
@@ -110,11 +117,12 @@ def create(node: Node, wanted: Wanted, timeline: Timeline) -> Created:
             holds=(f"view:{wanted.parent.key}",),
             helper=ready.network.helper if ready.network else (),
             helper_fds=len(helper_fds),
-            stdio=streams.names,
+            stdio=stdio.names,
+            streams=bool(ready.streams),
         )
         failpoint("task.create.launching")
         with timeline.span("sandbox"):
-            fds = (*ready.fds, *helper_fds, *streams.fds)
+            fds = (*ready.fds, *helper_fds, *stdio.fds, *ready.streams)
             answer = node.keeper.connection().call(order.message(), fds, seconds=LAUNCH_SECONDS)
         failpoint("task.create.launched")
         pid = answer.get("pid")
@@ -141,42 +149,97 @@ def _prepare(node: Node, wanted: Wanted, uid: int, timeline: Timeline, stack: Ex
     services, task, settings = node.services, wanted.task, wanted.settings
     with timeline.span("monitor"):
         facts = services.facts(settings.guest.monitor)
-        accel = services.acceleration(facts, "" if settings.accel == "auto" else settings.accel)
+        accel = services.accelerator(settings.guest.monitor, facts, "" if settings.accel == "auto" else settings.accel)
     boot = stack.enter_context(_acquire(node, wanted, uid, timeline))
     failpoint("task.create.boot-files")
-    descriptors = {FileRole.KERNEL: boot.files["kernel"].fd.fileno()}
-    disk: DiskSpec | None = None
-    if settings.made:
-        with timeline.span("disk", made=True) as span:
-            found = node.services.disks.provide(wanted.parent, task.ident, timeline.note, read_only=settings.read_only)
-            disk, disk_fds = open_snapshot(found, stack)
-            descriptors |= disk_fds
-            span.attributes.update(how=found.how.value, size=found.size, read_only=found.read_only)
-    elif settings.disk is not None:
-        with timeline.span("disk", source=settings.disk.source) as span:
-            opened = open_disk(settings.disk)
-            descriptors[FileRole.DISK] = stack.enter_context(opened.fd).fileno()
-            disk = opened.spec
-            span.attributes.update(opened.identity._asdict())
+    descriptors = {FileRole.KERNEL: boot.files["kernel"].fd.fileno()} if "kernel" in boot.files else {}
+    disk, disk_fds = _disk(node, wanted, boot, timeline, stack)
+    descriptors |= disk_fds
     failpoint("task.create.disk")
     network = None
     if settings.network is not None:
         with timeline.span("network", way=settings.network.way.value):
             network = attach(node, task, settings.network, uid, stack)
     failpoint("task.create.network")
+    shared = Shared()
+    if settings.volumes or settings.share:
+        with timeline.span("volumes", way=settings.way.value, root=settings.share):
+            shared = share(services, _shares(node, wanted, uid), stack)
+    _tell(node, task, (*settings.left_out, *shared.left_out))
+    failpoint("task.create.volumes")
     with timeline.span("plan"):
-        request = _request(task, settings, accel.accel, disk, network)
+        request = _request(task, settings, accel, disk, network)
+        request = request._replace(shares=shared.shares, volumes=shared.volumes, added=shared.added)
+        if settings.guest.kernel:
+            request, kernel_fd = boot_default_kernel(services, request, stack)
+            if kernel_fd >= 0:
+                descriptors[FileRole.KERNEL] = kernel_fd
         own = boot.files["initrd"].fd.fileno() if settings.initrd else -1
         request, initrd_fd = complete(request, own, stack)
         plan = monitors.plan(request, facts)
         if initrd_fd >= 0:
             descriptors[FileRole.INITRD] = initrd_fd
-        descriptors |= _sockets(node.layout.container(task.ident), stack)
-        fds = in_order(plan, descriptors, network.fds if network else {})
+        directory = node.layout.container(task.ident)
+        descriptors |= sockets(directory, plan, stack)
+        if plan.reopens and disk is not None:
+            _hand_over(disk, descriptors[FileRole.DISK], uid)
+        fds = in_order(plan, descriptors, {**(network.fds if network else {}), FileRole.SHARE: shared.fds})
     with timeline.span("bundle"):
         _write_bundle(node, wanted, plan, uid)
     failpoint("task.create.bundle")
-    return _Ready(plan, fds, boot, network)
+    return _Ready(plan, fds, boot, network, streams(directory, plan, stack))
+
+
+def _disk(
+    node: Node, wanted: Wanted, boot: Acquired, timeline: Timeline, stack: ExitStack
+) -> tuple[DiskSpec | None, dict[FileRole, int]]:
+    """The guest's disk and its descriptors: containerd's own, or one that is made of the image or lies in it."""
+    task, settings = wanted.task, wanted.settings
+    formats = frozenset(monitors.monitor(settings.guest.monitor).traits.disks)
+    if "disk" in boot.files:
+        with timeline.span("disk", image=settings.guest.block):
+            return provide(node.layout.container(task.ident), boot.files["disk"].fd.fileno(), formats, stack)
+    if settings.made:
+        with timeline.span("disk", made=True) as span:
+            found = node.services.disks.provide(
+                wanted.parent, task.ident, timeline.note, read_only=settings.read_only, formats=formats
+            )
+            span.attributes.update(how=found.how.value, size=found.size, read_only=found.read_only)
+            return open_snapshot(found, stack)
+    if settings.disk is None:
+        return None, {}
+    with timeline.span("disk", source=settings.disk.source) as span:
+        opened = open_disk(settings.disk)
+        fds = {FileRole.DISK: stack.enter_context(opened.fd).fileno()}
+        span.attributes.update(opened.identity._asdict())
+        return opened.spec, fds
+
+
+def _shares(node: Node, wanted: Wanted, uid: int) -> Asked:
+    settings, server = wanted.settings, uid if wanted.settings.share == "9p" else 0
+
+    def root() -> OwnedFd:
+        from unikeel.engine.sharing import scratch
+        from unikeel.shim.task_roots import open_root
+
+        return open_root(wanted.rootfs, server, scratch(node.services), read_only=settings.read_only)
+
+    return Asked(
+        wanted.task.ident,
+        uid,
+        root=root if settings.share else None,
+        root_kind=settings.share,
+        root_read_only=settings.read_only,
+        volumes=settings.volumes,
+        way=settings.way,
+        volumes_kind=settings.volumes_share,
+    )
+
+
+def _tell(node: Node, task: Task, sentences: Iterable[str]) -> None:
+    for text in sentences:
+        node.services.notice(f"{task.id}: {text}")
+        say(str(task.request.get("bundle", "")), f"{task.id}: {text}")
 
 
 def _acquire(node: Node, wanted: Wanted, uid: int, timeline: Timeline) -> Acquired:
@@ -189,9 +252,14 @@ def _acquire(node: Node, wanted: Wanted, uid: int, timeline: Timeline) -> Acquir
         monitor_uid=uid,
         layer=settings.boot_layer,
     )
-    paths = {"kernel": settings.guest.binary}
+    own_kernel = settings.guest.kernel or not monitors.monitor(settings.guest.monitor).traits.kernel
+    paths = {} if own_kernel else {"kernel": settings.guest.binary}
     if settings.initrd:
         paths["initrd"] = settings.guest.initrd
+    if settings.rootfs == Rootfs.IMAGE_DISK.value:
+        paths["disk"] = settings.guest.block
+    if not paths:
+        return Acquired("none", hit=True, fallbacks=[], files={}, bytes=0, notes=[])
     with timeline.span("boot-files", strategy=settings.boot_files) as span:
         try:
             acquired = node.services.boot.acquire(source, paths, Choice(settings.boot_files), timeline.note)
@@ -202,9 +270,7 @@ def _acquire(node: Node, wanted: Wanted, uid: int, timeline: Timeline) -> Acquir
     notices = [
         f"{name} does not work here ({reason}); {acquired.strategy} served" for name, reason in acquired.fallbacks
     ]
-    for text in (*notices, *acquired.notes):
-        node.services.notice(f"{wanted.task.id}: boot files: {text}")
-        say(str(wanted.task.request.get("bundle", "")), f"{wanted.task.id}: boot files: {text}")
+    _tell(node, wanted.task, (f"boot files: {text}" for text in (*notices, *acquired.notes)))
     return acquired
 
 
@@ -224,18 +290,22 @@ def _request(
         initrd=settings.initrd,
         network=network.net if network else None,
         hostname=settings.hostname,
-        halted=True,
+        halted=monitors.monitor(settings.guest.monitor).traits.halts,
         uid=settings.uid,
         gid=settings.gid,
         workdir=settings.workdir,
     )
 
 
-def _sockets(directory: str, stack: ExitStack) -> dict[FileRole, int]:
-    return {
-        FileRole.QMP: stack.enter_context(listen(directory, "qmp.sock")).fileno(),
-        FileRole.CONSOLE: stack.enter_context(listen(directory, "console.sock")).fileno(),
-    }
+def _hand_over(disk: DiskSpec, fd: int, uid: int) -> None:
+    """Have a monitor that opens its disk anew, as its own user, be able to. :raise Unimplemented: it is shared with others, who own it."""
+    if not disk.read_only:
+        os.fchown(fd, uid, uid)
+    elif not os.fstat(fd).st_mode & stat.S_IROTH:
+        raise Unimplemented(
+            "this monitor cannot be given a disk that is only to be read",
+            "let the container's root be writable, or choose qemu",
+        )
 
 
 def _write_bundle(node: Node, wanted: Wanted, plan: LaunchPlan, uid: int) -> None:
@@ -244,7 +314,13 @@ def _write_bundle(node: Node, wanted: Wanted, plan: LaunchPlan, uid: int) -> Non
     directory = node.layout.container(ident)
     write_json(
         os.path.join(directory, "plan.json"),
-        {"argv": plan.argv, "exit": plan.exit.value, "powerdown": plan.powerdown, "uid": uid},
+        {
+            "argv": plan.argv,
+            "exit": plan.exit.value,
+            "powerdown": plan.powerdown,
+            "control": plan.control.value,
+            "uid": uid,
+        },
     )
     node.services.prepare_root(plan.binds)
     bundle = node.layout.bundle(ident)

@@ -12,13 +12,18 @@ from unikeel.guests import guest as find_guest
 from unikeel.model import resources
 from unikeel.model.image_fields import GuestConfig
 from unikeel.model.names import check_pair
-from unikeel.model.rootfs import NO_DEVICE, Able, choose_rootfs
+from unikeel.model.rootfs import NO_DEVICE, Able, Rootfs, RootfsChoice, choose_rootfs
+from unikeel.model.volumes import Volume
+from unikeel.model.ways import Placed, Receiver, Way, place
 from unikeel.monitors import monitor as find_monitor
+from unikeel.sandbox import file_server
 from unikeel.sandbox.carrying import Carried
 from unikeel.shim import wishes
 from unikeel.shim.connecting import Network
+from unikeel.shim.connecting import Way as Connection
 from unikeel.shim.disks import RootMount, block_mount
 from unikeel.shim.ocispec import Spec
+from unikeel.shim.task_roots import is_shareable
 from unikeel.shim.wishes import Wishes
 from unikeel.values import NamedTuple
 
@@ -56,8 +61,21 @@ class TaskSettings(NamedTuple):
     #: What the guest's root file system is (:class:`unikeel.model.rootfs.Rootfs`), and why.
     rootfs: str = ""
     rootfs_reason: str = ""
+    #: By which file system a root of the kind ``shared`` is shared.
+    share: str = ""
     #: Where the program in the guest runs.
     workdir: str = "/"
+    volumes: tuple[Volume, ...] = ()
+    way: Way = Way.NONE
+    #: By which file system volumes are shared that are not in the root.
+    volumes_share: str = ""
+    #: What the guest does not get of what the caller's configuration mounts, a sentence each.
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def halts(self) -> bool:
+        """Whether its monitor is started with the guest halted, and told to let it run; if not, it is started when the guest is to run."""
+        return find_monitor(self.guest.monitor).traits.halts
 
     def to_json(self) -> dict[str, object]:
         """What is recorded: enough to look after the task, and to show it."""
@@ -76,6 +94,9 @@ class TaskSettings(NamedTuple):
             "on_top": self.on_top,
             "rootfs": self.rootfs,
             "rootfs_reason": self.rootfs_reason,
+            "volumes": {volume.target: volume.source for volume in self.volumes},
+            "volumes_way": self.way.value,
+            "left_out": list(self.left_out),
         }
 
 
@@ -95,18 +116,17 @@ def decide(
     :param options: the wishes in the runtime's options. :param trusted: the container's committed snapshot is its image's, so that a disk may be made of it.
     :param room: the memory limit of the cgroup above the caller's, in bytes, or None: it has none (:func:`unikeel.model.resources.memory`).
     :raise InvalidArgument: an annotation or a limit is out of range. :raise BadContent, Unimplemented: as
-        :func:`unikeel.model.rootfs.choose_rootfs`, or the guest or monitor is not offered, or the monitor not for tasks.
+        :func:`unikeel.model.rootfs.choose_rootfs`, or the guest or monitor is not offered.
     """
     given = wishes.from_annotations(spec.annotations)
     asked = given.over(_limits(spec)).over(options).over(wishes.from_config(config))
     if asked.monitor:
         guest = guest._replace(monitor=asked.monitor)
         check_pair(guest.type, guest.monitor, name)
-    _check_monitor(name, guest)
+    find_monitor(guest.monitor)
     disk = block_mount(rootfs)
-    file_system = disk.type if disk else FILE_SYSTEM if trusted else ""
-    kind = find_guest(guest.type)
-    choice = choose_rootfs(guest, Able(kind.block, kind.initrd, file_system, _NOT_MADE))
+    choice = _choose(guest, disk.type if disk else FILE_SYSTEM if trusted else "", rootfs, config)
+    placed = _place(spec, asked, guest, choice.kind, config)
     # What an annotation asks for is the guest's own, whatever the limit is.
     memory = _memory(name, asked.memory, config, room if spec.memory_limit and not given.memory else None)
     if not 1 <= asked.cpus <= resources.MOST_CPUS:
@@ -132,21 +152,62 @@ def decide(
         on_top=memory.on_top,
         rootfs=choice.kind.value,
         rootfs_reason=choice.reason,
+        share=choice.share,
         workdir=spec.workdir,
+        volumes=placed.volumes,
+        way=placed.way,
+        volumes_share=placed.share,
+        left_out=placed.left_out,
     )
 
 
-def _check_monitor(name: str, guest: GuestConfig) -> None:
-    """See that a monitor can run tasks, and this guest. :raise Unimplemented: it cannot, or is not offered."""
-    if guest.kernel:
-        raise Unimplemented(
-            f"the default kernel does not boot tasks of containerd, as {name} wishes", "use `unikeel run`"
-        )
-    if not find_monitor(guest.monitor).traits.containerd:
-        raise Unimplemented(
-            f"the monitor {guest.monitor} of {name} does not run tasks of containerd",
-            "choose another with the annotation org.unikeel.monitor, or run the image with `unikeel run`",
-        )
+def _choose(guest: GuestConfig, file_system: str, rootfs: Sequence[RootMount], config: Config) -> RootfsChoice:
+    kind = find_guest(guest.type)
+    able = Able(kind.block, kind.initrd, file_system, _NOT_MADE, image_disk=True)
+    if guest.mount_rootfs or guest.rootfs:
+        if is_shareable(rootfs):
+            able = able._replace(shared=shareable(guest, config))
+        else:
+            able = able._replace(no_share="a snapshot on a block device is not shared: the host would have to mount it")
+    return choose_rootfs(guest, able)
+
+
+def with_network(settings: TaskSettings, network: Network | None) -> TaskSettings:
+    """The settings with the network that is wanted, if the monitor has that kind; that one which nobody asked for is left out is told.
+
+    :raise InvalidArgument: it is asked for.
+    """
+    kind = "user" if network is not None and network.way is Connection.USER else "tap"
+    if network is None or kind in find_monitor(settings.guest.monitor).traits.networks:
+        return settings._replace(network=network)
+    text = f"the monitor {settings.guest.monitor} has no network of the kind {kind}"
+    if not network.if_apart:
+        raise InvalidArgument(text, "choose another monitor, or say org.unikeel.network=none")
+    return settings._replace(left_out=(*settings.left_out, f"{text}: its guest has none"))
+
+
+def _place(spec: Spec, asked: Wishes, guest: GuestConfig, root: Rootfs, config: Config) -> Placed:
+    """The bind mounts as volumes. :raise Unimplemented: this guest cannot be given one that it is to have."""
+    shared = shareable(guest, config) if spec.volumes else ()
+    receiver = Receiver(guest.type, guest.monitor, root, bool(guest.kernel), shared)
+    is_optional = asked.volumes == "optional"
+    volumes = [volume._replace(optional=volume.optional or is_optional) for volume in spec.volumes]
+    try:
+        placed = place(volumes, receiver)
+    except Unimplemented as error:
+        raise Unimplemented(error.message, "say org.unikeel.volumes=optional if the guest can do without") from None
+    told = tuple(
+        f"the mount of the type {mount} is left out: guests are given bind mounts only" for mount in spec.unmounted
+    )
+    return placed._replace(left_out=(*placed.left_out, *told))
+
+
+def shareable(guest: GuestConfig, config: Config) -> tuple[str, ...]:
+    """The shared file systems that guest, monitor and host can all three, best first."""
+    both = [name for name in find_guest(guest.type).shared if name in find_monitor(guest.monitor).traits.shared]
+    if "virtiofs" in both and not file_server.is_there(config.monitor_virtiofsd_path):
+        both.remove("virtiofs")
+    return tuple(both)
 
 
 def _memory(name: str, asked: int, config: Config, room: int | None) -> resources.Memory:

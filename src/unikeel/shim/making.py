@@ -16,7 +16,7 @@ from unikeel.sandbox import cgroups
 from unikeel.shim import answers, clearing
 from unikeel.shim.connecting import connect
 from unikeel.shim.creating import Created, Wanted, create
-from unikeel.shim.deciding import carried, decide
+from unikeel.shim.deciding import carried, decide, with_network
 from unikeel.shim.desk import Answer, Changed, Desk
 from unikeel.shim.disks import RootMount
 from unikeel.shim.ending import Ending
@@ -147,8 +147,8 @@ class Making:
             settings = decide(
                 request.id, look.spec, guest, options, self._node.config, request.rootfs, trusted=trusted, room=room
             )
-            settings = settings._replace(
-                network=connect(look.spec, guest, options, self._node.config, identity.exposed)
+            settings = with_network(
+                settings, connect(look.spec, settings.guest, options, self._node.config, identity.exposed)
             )
         if identity.parent is None:
             raise FailedPrecondition(
@@ -173,7 +173,8 @@ class Making:
                 **settings.to_json(),
                 "parent": identity.parent.key,
                 "image": identity.image,
-                "early": _START_HOOKS.isdisjoint(look.spec.hooks),
+                "early": settings.halts and _START_HOOKS.isdisjoint(look.spec.hooks),
+                "halts": settings.halts,
             },
             slot=-1,
         )

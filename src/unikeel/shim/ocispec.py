@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from unikeel.errors import InvalidArgument, NotFound
 from unikeel.model.names import quote
+from unikeel.model.volumes import Volume, checked
 from unikeel.values import NamedTuple
 
 #: The longest configuration that is read, in bytes.
@@ -23,6 +24,12 @@ _SMALL: Final = 64 << 10
 SHARED: Final = ("network", "ipc", "uts")
 _HOOKS: Final = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 _CPU: Final = ("shares", "quota", "period", "cpus", "mems")
+#: File systems of the kernel's own, which a guest has of its kernel, and what a guest has of its own, as a container has of the host's.
+_SYSTEM: Final = frozenset({"proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue"})
+_OWN: Final = frozenset({"/dev", "/dev/shm", "/dev/mqueue", "/dev/pts", "/proc", "/sys", "/sys/fs/cgroup", "/run"})  # noqa: S108 - names
+#: What runtimes mount into every container, whoever needs it: a guest is told its host name and name server otherwise, too.
+_OPTIONAL: Final = frozenset({"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/termination-log"})
+_TOKENS: Final = ("/var/run/secrets/kubernetes.io/", "/run/secrets/kubernetes.io/")
 _TYPE_KEY: Final = "io.kubernetes.cri.container-type"
 
 
@@ -30,7 +37,7 @@ class Spec(NamedTuple):
     """What a caller's configuration says.
 
     ``namespaces`` are paths by type, of those to join; ``apart`` tells whether it has a network namespace at all, joined or of its own, so that the host's is
-    not meant; ``resolv_conf`` is the file that is mounted as such. ``memory_limit`` is in bytes, 0: none; ``cpu`` has the runtime specification's keys.
+    not meant; ``resolv_conf`` is the file that is mounted as such. ``volumes`` are the bind mounts; ``unmounted`` are other mounts, ``TYPE at DESTINATION`` each, that no guest has by itself. ``memory_limit`` is in bytes, 0: none; ``cpu`` has the runtime specification's keys.
     """
 
     annotations: Mapping[str, str] = {}
@@ -51,6 +58,8 @@ class Spec(NamedTuple):
     apart: bool = False
     resolv_conf: str = ""
     workdir: str = "/"
+    volumes: tuple[Volume, ...] = ()
+    unmounted: tuple[str, ...] = ()
 
     @property
     def is_pod_sandbox(self) -> bool:
@@ -127,6 +136,8 @@ def parse(data: bytes) -> Spec:
             for item in _list(linux.get("namespaces"), "linux.namespaces")
         ),
         resolv_conf=_resolv_conf(top.get("mounts")),
+        volumes=tuple(_volumes(top.get("mounts"))),
+        unmounted=tuple(_unmounted(top.get("mounts"))),
     )
 
 
@@ -164,6 +175,36 @@ def _resolv_conf(value: object) -> str:
         if entry.get("destination") == "/etc/resolv.conf":
             found = _text(entry.get("source"), "mounts.source")
     return found if found.startswith("/") else ""
+
+
+def _is_bind(mount: Mapping[str, Any]) -> bool:
+    options = _strings(mount.get("options"), "mounts.options")
+    return mount.get("type") in ("bind", "rbind") or "bind" in options or "rbind" in options
+
+
+def _volumes(value: object) -> Iterator[Volume]:
+    """The bind mounts; what a guest has of its own is none. :raise InvalidArgument: one cannot be a volume."""
+    for item in _list(value, "mounts"):
+        mount = _object(item, "mounts")
+        target = _text(mount.get("destination"), "mounts.destination")
+        if not _is_bind(mount) or target in _OWN:
+            continue
+        source = _text(mount.get("source"), "mounts.source")
+        if not source.startswith("/"):
+            raise InvalidArgument(
+                f"{_FILE}: the mount at {quote(target)} has the source {quote(source)}, which is no absolute path"
+            )
+        is_optional = target in _OPTIONAL or target.startswith(_TOKENS)
+        yield checked(Volume(source, target, "ro" in mount.get("options", ()), is_optional))
+
+
+def _unmounted(value: object) -> Iterator[str]:
+    """The mounts that are neither bind mounts nor what every guest has."""
+    for item in _list(value, "mounts"):
+        mount = _object(item, "mounts")
+        target, kind = _text(mount.get("destination"), "mounts.destination"), _text(mount.get("type"), "mounts.type")
+        if not _is_bind(mount) and kind not in _SYSTEM and target not in _OWN and not target.startswith("/dev/"):
+            yield f"{kind} at {target}"
 
 
 def _hooks(value: object) -> dict[str, list[Mapping[str, Any]]]:

@@ -22,6 +22,7 @@ from unikeel.errors import (
     NotFound,
     Unavailable,
     UnikeelError,
+    Unimplemented,
 )
 from unikeel.kernel import pidfd
 from unikeel.model.task_states import TaskState, check
@@ -171,6 +172,8 @@ class Running:
         The question waits for a QEMU that is not up yet; to repeat it does no harm.
         """
         task = live.task
+        if not task.halts:
+            return  # it has been let go, and there is nobody to ask
         if task.is_early:
             failpoint("task.start.recorded")
         try:
@@ -225,8 +228,11 @@ class Running:
         if not clearing.heeds_power_button(self._node, task):
             return False
         try:
-            await monitor_line.execute(self._qmp(task), _QMP_SECONDS, "system_powerdown")
-        except Unavailable:
+            if task.halts:
+                await monitor_line.execute(self._qmp(task), _QMP_SECONDS, "system_powerdown")
+            else:
+                await self._node.work(clearing.press_button, self._node, task, _QMP_SECONDS)
+        except (Unavailable, Unimplemented):
             return False
         return True
 
@@ -261,7 +267,8 @@ class Running:
                 raise FailedPrecondition(f"task {live.task.id} is {live.task.state.value}, not running")
             if again:
                 await self._node.work(_thaw_if_frozen, live.task)  # an earlier daemon died over it
-            await monitor_line.execute(self._qmp(live.task), _QMP_SECONDS, "stop")
+            if live.task.halts:
+                await monitor_line.execute(self._qmp(live.task), _QMP_SECONDS, "stop")
             await self._node.work(cgroups.freeze, live.task.cgroups)
             failpoint("task.pause.frozen")
             body = events_pb2.TaskPaused(container_id=live.task.id)
@@ -280,7 +287,8 @@ class Running:
             if live.task.state is not TaskState.PAUSED:
                 raise FailedPrecondition(f"task {live.task.id} is {live.task.state.value}, not paused")
             await self._node.work(cgroups.thaw, live.task.cgroups)
-            await monitor_line.execute(self._qmp(live.task), _QMP_SECONDS, "cont")
+            if live.task.halts:
+                await monitor_line.execute(self._qmp(live.task), _QMP_SECONDS, "cont")
             failpoint("task.resume.thawed")
             body = events_pb2.TaskResumed(container_id=live.task.id)
             await self._desk.change(

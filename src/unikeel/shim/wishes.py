@@ -33,6 +33,7 @@ class Wishes(NamedTuple):
     cpus: int = 0
     network: str = ""
     ports: str = ""
+    volumes: str = ""
 
     def over(self, other: Wishes) -> Wishes:
         """These, and where they say nothing, the others."""
@@ -89,6 +90,7 @@ ANNOTATIONS: Final[dict[str, _Row]] = {
     OWN_PREFIX + "cpus": _Row("cpus", _count, "monitor.cpus"),
     OWN_PREFIX + "network": _Row("network", _one_of("none", "user", "tap", "static"), "network.default"),
     OWN_PREFIX + "ports": _Row("ports", _ports, "network.ports"),
+    OWN_PREFIX + "volumes": _Row("volumes", _one_of("required", "optional"), "task.volumes"),
 }
 _BY_OPTION: Final = {row.option: row for row in ANNOTATIONS.values()} | {
     "monitor.machine": _Row("machine", _one_of("auto", "microvm", "q35"), "monitor.machine"),

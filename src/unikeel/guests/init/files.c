@@ -3,12 +3,17 @@
 #include "text.h"
 
 #include <asm/fcntl.h>
+#include <asm/stat.h>
 #include <linux/mount.h>
 #include <linux/time_types.h>
 
-enum { PATH_SIZE = 512, DEVICE_STEPS = 20000, STEP_NS = 1000 * 1000, STANDARD = 0755 };
+enum { PATH_SIZE = 4096, DEVICE_STEPS = 20000, STEP_NS = 1000 * 1000, STANDARD = 0755, FILE_MODE = 0644 };
+enum { KIND = 0170000, DIRECTORY = 0040000 };
 
-static const char root[] = "/newroot";
+static const char root[] = "/newroot", volumes_tag[] = "volumes", volumes_at[] = "/volumes";
+
+/* The directory with the volumes; it is out of sight once the root is entered. */
+static long volumes_directory = -1;
 
 static bool mount_at(const char *type, const char *where, unsigned long flags, const char *data)
 {
@@ -45,9 +50,10 @@ static bool mount_disk(const struct settings *settings)
     static const struct __kernel_timespec step = {.tv_nsec = STEP_NS};
     long result = -NO_ENTRY;
     CALL2(mkdir, root, STANDARD);
-    for (int count = 0; count < DEVICE_STEPS && CALL2(access, settings->device, 0) < 0; count++)
-        CALL2(nanosleep, &step, NULL);
-    result = CALL5(mount, settings->device, root, settings->type, settings->read_only ? MS_RDONLY : 0, NULL);
+    if (settings->device[0] == '/') /* else it is a tag, and the driver that was loaded knows it already */
+        for (int count = 0; count < DEVICE_STEPS && CALL2(access, settings->device, 0) < 0; count++)
+            CALL2(nanosleep, &step, NULL);
+    result = CALL5(mount, settings->device, root, settings->type, settings->read_only ? MS_RDONLY : 0, settings->options);
     if (result < 0)
         say("init: cannot mount ", settings->device, " (", settings->type, "): error ", digits(-result), NULL);
     return result >= 0;
@@ -73,6 +79,87 @@ bool enter_root(const struct settings *settings)
         say("init: cannot enter the root file system", NULL);
         return false;
     }
+    return true;
+}
+
+bool reach_volumes(const struct settings *settings)
+{
+    if (!settings->share)
+        return true;
+    CALL2(mkdir, volumes_at, STANDARD);
+    long result = CALL5(mount, volumes_tag, volumes_at, settings->share, 0, settings->share_options);
+    if (result >= 0)
+        result = volumes_directory = CALL3(open, volumes_at, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+    if (result < 0)
+        say("init: cannot mount the volumes (", settings->share, "): error ", digits(-result), NULL);
+    return result >= 0;
+}
+
+void make_directories(const char *directory)
+{
+    char path[PATH_SIZE] = "";
+    for (size_t size = 0; directory[size] && size + 1 < sizeof path; size++) {
+        path[size] = directory[size];
+        path[size + 1] = 0;
+        if (directory[size + 1] == '/' || !directory[size + 1])
+            CALL2(mkdir, path, STANDARD);
+    }
+}
+
+/* Something at `target` that a directory, or a file, can be mounted at. */
+static void make_point(const char *target, bool is_directory)
+{
+    char above[PATH_SIZE] = "";
+    if (is_directory) {
+        make_directories(target);
+        return;
+    }
+    append(above, sizeof above, target);
+    size_t end = length(above);
+    while (end && above[end - 1] != '/')
+        end--;
+    above[end ? end - 1 : 0] = 0;
+    make_directories(above);
+    long file = CALL3(open, target, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, FILE_MODE);
+    if (file >= 0)
+        CALL1(close, file);
+}
+
+static bool mount_volume(const char *volume)
+{
+    char source[PATH_SIZE] = "/proc/self/fd/", name[32] = "";
+    struct stat info;
+    size_t size = 0;
+    for (; volume[size] && volume[size] != ':' && size + 1 < sizeof name; size++)
+        name[size] = volume[size];
+    if (volume[size] != ':' || !volume[size + 1] || volume[size + 2] != ':' || volume[size + 3] != '/') {
+        say("init: not a volume: ", volume, NULL);
+        return false;
+    }
+    bool read_only = volume[size + 1] == 'r';
+    const char *target = volume + size + 3;
+    append(source, sizeof source, digits(volumes_directory));
+    append(source, sizeof source, "/");
+    append(source, sizeof source, name);
+    long result = CALL2(stat, source, &info);
+    if (result >= 0) {
+        make_point(target, (info.st_mode & KIND) == DIRECTORY);
+        result = CALL5(mount, source, target, NULL, MS_BIND | MS_REC, NULL);
+    }
+    if (result >= 0 && read_only)
+        result = CALL5(mount, NULL, target, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL);
+    if (result < 0)
+        say("init: cannot mount the volume at ", target, ": error ", digits(-result), NULL);
+    return result >= 0;
+}
+
+bool mount_volumes(const struct settings *settings)
+{
+    for (char *const *volume = settings->volumes; *volume; volume++)
+        if (!mount_volume(*volume))
+            return false;
+    if (volumes_directory >= 0)
+        CALL1(close, volumes_directory);
     return true;
 }
 

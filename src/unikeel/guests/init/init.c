@@ -56,9 +56,11 @@ void begin(void)
         end(FAILED);
     load_modules(&settings);
     network_up(&settings);
-    if (!enter_root(&settings))
+    if (!reach_volumes(&settings) || !enter_root(&settings))
         end(FAILED);
     furnish(&settings);
+    if (!mount_volumes(&settings))
+        end(FAILED);
     if (!settings.arguments[0]) {
         say("init: there is no program to run", NULL);
         end(FAILED);

@@ -1,4 +1,5 @@
 #include "running.h"
+#include "files.h"
 #include "sys.h"
 #include "text.h"
 
@@ -18,7 +19,6 @@ enum {
     GRACE_STEPS = 200,
     STEP_NS = 10 * 1000 * 1000,
     DIRECTORY_SIZE = 4096,
-    STANDARD = 0755,
 };
 
 static const char usual_path[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -82,15 +82,9 @@ static long execute(const struct settings *settings)
 /* Enter a directory that is made, with those above it, if it is not there: images name working directories that they do not have. */
 static bool enter(const char *directory)
 {
-    char path[PATH_SIZE] = "";
     if (CALL1(chdir, directory) == 0)
         return true;
-    for (size_t size = 0; directory[size] && size + 1 < sizeof path; size++) {
-        path[size] = directory[size];
-        path[size + 1] = 0;
-        if (directory[size + 1] == '/' || !directory[size + 1])
-            CALL2(mkdir, path, STANDARD);
-    }
+    make_directories(directory);
     return CALL1(chdir, directory) == 0;
 }
 

@@ -24,7 +24,11 @@ static bool take(struct settings *settings, char kind, char *value)
     switch (kind) {
     case 'd': settings->device = value; return true;
     case 't': settings->type = value; return true;
+    case 'o': settings->options = value; return true;
     case 'r': settings->read_only = true; return true;
+    case 'x': settings->share = value; return true;
+    case 'y': settings->share_options = value; return true;
+    case 'v': return add(settings->volumes, MOST_VOLUMES, value);
     case 'h': settings->host = value; return true;
     case 'i': settings->interface = value; return true;
     case 'g': settings->gateway = value; return true;

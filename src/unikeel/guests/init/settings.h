@@ -4,12 +4,16 @@
 
 #include <stdbool.h>
 
-enum { MOST_WORDS = 4096, MOST_GROUPS = 64, MOST_MODULES = 128 };
+enum { MOST_WORDS = 4096, MOST_GROUPS = 64, MOST_MODULES = 128, MOST_VOLUMES = 256 };
 
 struct settings {
-    char *device; /* d: the disk that is the root; NULL: this file system is */
+    char *device; /* d: the disk, or the tag of the shared directory, that is the root; NULL: this file system is */
     char *type; /* t: its file system */
+    char *options; /* o: how that is mounted */
     bool read_only; /* r: */
+    char *share; /* x: the file system by which the directory with the volumes is shared */
+    char *share_options; /* y: how that is mounted */
+    char *volumes[MOST_VOLUMES + 1]; /* v: NAME:r:TARGET or NAME:w:TARGET */
     char *host; /* h: */
     char *interface; /* i: ADDRESS/PREFIX of eth0 */
     char *gateway; /* g: */
