@@ -19,7 +19,7 @@ from unikeel.keeper.wire import short_path
 _LOG_MAX: Final = 256 * 1024
 _LOOK_SECONDS: Final = 0.01
 #: What of the environment is the daemon's, through the keeper's.
-_DAEMON_PREFIXES: Final = ("UNIKEEL_", "PYTHON", "LC_")
+_DAEMON_PREFIXES: Final = ("UNIKEEL_", "LC_")
 _DAEMON_NAMES: Final = ("HOME", "LANG")
 #: What a service manager tells a service.
 SERVICE_VARIABLES: Final = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "LISTEN_PIDFDID", "FDSTORE")

@@ -47,10 +47,10 @@ class TaskLayout(Layout):
     __slots__ = ()
 
     def container(self, ident: str) -> str:
-        return os.path.join(self.run, "tasks", ident)
+        return f"{self.run}/tasks/{ident}"  # asked for a dozen times a start
 
     def bundle(self, ident: str) -> str:
-        return os.path.join(self.run, "tasks", ident, "bundle")
+        return f"{self.run}/tasks/{ident}/bundle"
 
     @property
     def trial(self) -> str:

@@ -7,6 +7,7 @@ Nothing of an annotation reaches a command line but through these checks.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from unikeel.errors import InvalidArgument
@@ -37,7 +38,13 @@ class Wishes(NamedTuple):
 
     def over(self, other: Wishes) -> Wishes:
         """These, and where they say nothing, the others."""
-        return Wishes(*[mine or theirs for mine, theirs in zip(self, other, strict=True)])  # type: ignore[arg-type]  # field by field
+        return _over(self, other)
+
+
+@lru_cache(256)
+def _over(mine: Wishes, theirs: Wishes) -> Wishes:
+    """Field by field; what an image and its options wish is the same for all of its containers."""
+    return Wishes(*[own or other for own, other in zip(mine, theirs, strict=True)])  # type: ignore[arg-type]
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
