@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
@@ -49,9 +50,11 @@ def mounted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     original = Mounter.mount
 
-    def mount(self: Mounter, host: Sequence[HostMount], namespace: int | None = None) -> OwnedFd:
+    def mount(
+        self: Mounter, host: Sequence[HostMount], namespace: int | None = None, later: ExitStack | None = None
+    ) -> OwnedFd:
         seen.extend(one.source for one in host)
-        return original(self, host, namespace)
+        return original(self, host, namespace, later)
 
     monkeypatch.setattr(Mounter, "mount", mount)
     return seen

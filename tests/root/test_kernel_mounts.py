@@ -98,6 +98,20 @@ def test_a_loop_device_ends_with_its_last_user(image: str) -> None:
         assert loop.attached_to(os.stat(image)) == []
 
 
+def test_a_loop_device_does_direct_io_when_it_is_told_to(image: str) -> None:
+    with open(image, "rb") as file:
+        device = loop.attach(file.fileno(), direct=False)
+        assert not device.status.direct_io
+        with mounts.detached_mount("ext4", device.path, (("ro", None), ("noload", None))) as mount:
+            loop.use_direct_io(device)
+            status = loop.status_of(device.fd)
+            assert status is not None
+            assert status.direct_io
+            device.close()
+            assert os.stat("lost+found", dir_fd=mount.fileno())
+    assert loop.attached_to(os.stat(image)) == []
+
+
 def test_somebody_elses_writable_loop_device_is_not_taken(image: str) -> None:
     name = subprocess.run(["losetup", "-f", "--show", image], check=True, capture_output=True, text=True).stdout.strip()
     try:

@@ -100,6 +100,10 @@ class Reached(NamedTuple):
         self.close()
 
 
+def nothing_asked() -> None:
+    """Nobody needs to know when somebody else is at work."""
+
+
 class Reach(Protocol):
     """How committed snapshots are reached: in a store of our own, or through containerd. Usable from several threads."""
 
@@ -112,10 +116,13 @@ class Reach(Protocol):
         """Whether the parents of this consumer are reached here. The records of others are left alone."""
         ...
 
-    def reach(self, parent: Parent, purpose: str, container: str = "") -> Reached:
+    def reach(
+        self, parent: Parent, purpose: str, container: str = "", asked: Callable[[], None] = nothing_asked
+    ) -> Reached:
         """Have a parent at hand. What is there already for the purpose and the container is given again.
 
         :param purpose: :data:`FILL` (given back by closing it), :data:`SHARED` or :data:`OWN` (kept until :meth:`give_back`).
+        :param asked: is called once somebody else was asked, so that all that is left to do here is to wait, or if nobody need be asked.
         :raise Unavailable: it cannot be had now. :raise NotFound: it is gone.
         """
         ...

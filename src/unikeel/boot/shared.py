@@ -12,8 +12,8 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from unikeel.boot import flight
@@ -44,6 +44,8 @@ NAME: Final = Choice.SHARED_VIEW.value
 PREFIX: Final = "view:"
 #: How long the end of this process waits for the holder.
 _HOLD_SECONDS: Final = 30.0
+#: Whoever waits for a view records its user while that is being made, which begins within this time, or waits for others.
+_ASKED_SECONDS: Final = 0.02
 
 
 class SharedViews:
@@ -74,8 +76,8 @@ class SharedViews:
         self._seconds = seconds
         self._linger = linger
         self._turn = threading.Condition(threading.Lock())
-        #: Views of our own that the holder has not been given yet.
-        self._unheld: set[str] = set()
+        #: Views of our own that the holder has not been given yet, and what is left to do about them.
+        self._unheld: dict[str, ExitStack] = {}
         self._mine: dict[str, OwnedFd] = {}
         #: How many calls of this process are just opening files in a view, which is not to go meanwhile.
         self._busy: Counter[str] = Counter()
@@ -138,11 +140,17 @@ class SharedViews:
         """The mount, made by us or by another; the user is recorded meanwhile."""
         parent = source.parent
 
+        asked = threading.Event()
+
         def work() -> OwnedFd:
-            return self._mount_of(parent.key, []) or self._make(parent, timeline)
+            try:
+                return self._mount_of(parent.key, []) or self._make(parent, timeline, asked.set)
+            finally:
+                asked.set()
 
         def meanwhile() -> None:
             if keep:
+                asked.wait(_ASKED_SECONDS)  # what is recorded before the view is asked for comes first
                 self._use(source)
 
         path, what = self._lock(parent.key), f"mounting {parent.name}"
@@ -159,15 +167,17 @@ class SharedViews:
     def _lock(self, key: str) -> str:
         return os.path.join(self._locks, f"{key}.view")
 
-    def _make(self, parent: Parent, timeline: Timeline) -> OwnedFd:
+    def _make(self, parent: Parent, timeline: Timeline, asked: Callable[[], None]) -> OwnedFd:
         number = 0 if self._way.records else self._intend(parent)
         try:
             failpoint("boot.mount.intent")
-            mount = self._mounter.mount(reach(self._way, parent, SHARED, timeline=timeline).mounts)
-            failpoint("boot.mount.mounted")
-            own = self._remember(parent.key, mount)
-            with self._turn:
-                self._unheld.add(parent.key)
+            with ExitStack() as later:
+                reached = reach(self._way, parent, SHARED, timeline=timeline, asked=asked)
+                mount = self._mounter.mount(reached.mounts, later=later)
+                failpoint("boot.mount.mounted")
+                own = self._remember(parent.key, mount)
+                with self._turn:
+                    self._unheld[parent.key] = later.pop_all()
             return own
         finally:
             if number:
@@ -187,7 +197,11 @@ class SharedViews:
             return  # without a holder, each process mounts for itself
         finally:
             with self._turn:
-                self._unheld.discard(key)
+                left = self._unheld.get(key)
+            if left is not None:
+                left.close()
+            with self._turn:
+                self._unheld.pop(key, None)
                 self._turn.notify_all()
 
     def _intend(self, parent: Parent) -> int:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from unikeel.boot.contract import FILL, OWN, Freed, HostMount, Parent, Reached
+from unikeel.boot.contract import FILL, OWN, Freed, HostMount, Parent, Reached, nothing_asked
 from unikeel.boot.reached import ReachedRow, ReachedRows
 from unikeel.boot.sources import is_mounted
 from unikeel.containerd import leasing
@@ -102,7 +102,9 @@ class ContainerdReach:
 
     # -- reaching ---------------------------------------------------------------------------------------------------
 
-    def reach(self, parent: Parent, purpose: str, container: str = "") -> Reached:
+    def reach(
+        self, parent: Parent, purpose: str, container: str = "", asked: Callable[[], None] = nothing_asked
+    ) -> Reached:
         """See :class:`~unikeel.boot.contract.Reach`: a view, made or found again."""
         containerd = self._containerd(parent.consumer)
         identity = (parent.key, purpose, container)
@@ -110,7 +112,7 @@ class ContainerdReach:
             if purpose == FILL:
                 self._filling.add(identity)
             try:
-                row, mounts = self._view(containerd, parent, purpose, container)
+                row, mounts = self._view(containerd, parent, purpose, container, asked)
             except BaseException:
                 self._filling.discard(identity)
                 raise
@@ -118,7 +120,7 @@ class ContainerdReach:
         return Reached(tuple(HostMount(one.type, one.source, one.options) for one in mounts), row.view, back)
 
     def _view(
-        self, containerd: _Containerd, parent: Parent, purpose: str, container: str
+        self, containerd: _Containerd, parent: Parent, purpose: str, container: str, asked: Callable[[], None]
     ) -> tuple[ReachedRow, tuple[Mount, ...]]:
         old = self._rows.get(parent.key, purpose, container)
         if old is not None and not old.giving:
@@ -143,7 +145,9 @@ class ContainerdReach:
         try:
             self._rows.put(row, flush=False)
             failpoint("reach.recorded")
-            mounts = self._bridge.call(containerd.views.make(row), _CALLS)
+            made = self._bridge.start(containerd.views.make(row))
+            asked()
+            mounts = self._bridge.wait(made, _CALLS)
         except BaseException:
             with contextlib.suppress(UnikeelError):
                 self._remove(row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from unikeel.boot.contract import OWN, HostMount, Parent, Reached
+from unikeel.boot.contract import OWN, HostMount, Parent, Reached, nothing_asked
 from unikeel.errors import AlreadyExists, NotFound
 from unikeel.snapshots.file_store import FileStore
 
@@ -26,8 +26,15 @@ class StoreReach:
         """Our own only."""
         return consumer == CONSUMER
 
-    def reach(self, parent: Parent, purpose: str, container: str = "") -> Reached:
+    def reach(
+        self,
+        parent: Parent,
+        purpose: str,
+        container: str = "",
+        asked: Callable[[], None] = nothing_asked,
+    ) -> Reached:
         """The file itself; for a container's own view, a view snapshot: one of its name that no record knows is a dead process's, and goes first."""
+        asked()
         if purpose != OWN:
             return Reached((HostMount(parent.fstype, self._store().disk(parent.name).path),))
         view = _view(parent.key, container)

@@ -7,6 +7,7 @@ after a kill. LOOP_CONFIGURE (Linux 5.8) sets file and flags in one step. Source
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -22,6 +23,7 @@ _GET_FREE: Final = 0x4C82
 _CONFIGURE: Final = 0x4C0A
 _GET_STATUS64: Final = 0x4C05
 _SET_CAPACITY: Final = 0x4C07
+_SET_DIRECT_IO: Final = 0x4C08
 
 _READ_ONLY: Final = 1
 _AUTOCLEAR: Final = 4
@@ -65,10 +67,11 @@ class LoopDevice(NamedTuple):
         self.fd.close()
 
 
-def attach(backing: int, *, writable: bool = False) -> LoopDevice:
+def attach(backing: int, *, writable: bool = False, direct: bool = True) -> LoopDevice:
     """A new loop device of the file ``backing`` (a descriptor), with direct I/O where the file system does it: otherwise what is read is cached twice.
 
     :param writable: what is written to the device goes to the file, which must be open for writing.
+    :param direct: false: for now it reads through the page cache, see :func:`use_direct_io`.
 
     A free number can be taken by somebody else between finding and configuring it; then the next one is tried at once.
 
@@ -78,7 +81,7 @@ def attach(backing: int, *, writable: bool = False) -> LoopDevice:
         path = f"/dev/loop{_free_number()}"
         device = _open_node(path, writable=writable)
         try:
-            _configure(device, backing, _DIRECT_IO | (0 if writable else _READ_ONLY))
+            _configure(device, backing, (_DIRECT_IO if direct else 0) | (0 if writable else _READ_ONLY))
             return LoopDevice(path, device, _status(device))
         except OSError as error:
             device.close()
@@ -109,9 +112,15 @@ def find(backing: int) -> LoopDevice | None:
     return None
 
 
-def find_or_attach(backing: int) -> LoopDevice:
-    """One device per file: the one there is, else a new one. Two callers at the same instant may make one each."""
-    return find(backing) or attach(backing)
+def find_or_attach(backing: int, *, direct: bool = True) -> LoopDevice:
+    """One device per file: the one there is, else a new one (:func:`attach`). Two callers at the same instant may make one each."""
+    return find(backing) or attach(backing, direct=direct)
+
+
+def use_direct_io(device: LoopDevice) -> None:
+    """From now on the device does direct I/O (LOOP_SET_DIRECT_IO, Linux 4.10), where its file's file system does; else it stays as it is."""
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(device.fd.fileno(), _SET_DIRECT_IO, 1)
 
 
 def measure_again(device: OwnedFd) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
-from unikeel.boot.contract import OWN, HostMount, Parent, Reached
+from unikeel.boot.contract import OWN, HostMount, Parent, Reached, nothing_asked
 from unikeel.errors import NotFound, Unavailable
 
 
@@ -70,8 +71,15 @@ class FakeReach:
         """One consumer."""
         return consumer == self._consumer
 
-    def reach(self, parent: Parent, purpose: str, container: str = "") -> Reached:
+    def reach(
+        self,
+        parent: Parent,
+        purpose: str,
+        container: str = "",
+        asked: Callable[[], None] = nothing_asked,
+    ) -> Reached:
         """The parent's image, and a file for a view."""
+        asked()
         if parent.name not in self._parents:
             raise NotFound(f"no snapshot {parent.name}")
         view = ""

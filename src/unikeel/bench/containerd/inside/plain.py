@@ -92,7 +92,7 @@ def _opened(mount: Mount) -> OwnedFd:
         source = None if mount.type == "overlay" else mount.source
         return mounts.detached_mount(mount.type, source, options)
     with OwnedFd(os.open(mount.source, os.O_RDONLY | os.O_CLOEXEC)) as backing:
-        device = loop.attach(backing.fileno())
+        device = loop.attach(backing.fileno(), direct=False)
     try:
         return mounts.detached_mount(mount.type, device.path, options)
     finally:
