@@ -76,7 +76,7 @@ matrix: packages venv samples bytecode launcher ## boot every pair that this mac
 bench: packages venv samples bytecode ## measure; the table, and build/bench/main.json (as root)
 	$(BIN)/python -m unikeel.bench
 
-bench-containerd: packages venv samples bytecode launcher ## measure under containerd, in the lab; the table, and build/bench/containerd.json (as root, an hour or two)
+bench-containerd: packages venv samples bytecode launcher ## measure under containerd, in the lab; the table, and build/bench/containerd.json (as root, about an hour)
 	@$(BIN)/python -m lab build
 	$(BIN)/python -m unikeel.bench.containerd
 

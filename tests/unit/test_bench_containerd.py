@@ -41,7 +41,7 @@ def test_a_whole_run_has_thirty_samples_and_enough_siblings() -> None:
     assert _rounds(plan)["siblings"] * GROUPS[3].per_round[0] >= 100
     assert {block.siblings for block in plan.blocks(_NATIVE) if block.group == "siblings"} == {30}
     assert {block.siblings for block in plan.blocks(_VM) if block.group == "siblings"} == {5}
-    assert "memory" not in _rounds(plan, 2)
+    assert {"memory", "killed"}.isdisjoint(_rounds(plan, 2))
 
 
 def test_a_quick_run_is_small_and_complete() -> None:
@@ -60,7 +60,15 @@ def test_blocks_go_on_where_the_one_before_ended() -> None:
 
 
 def test_samples_are_counted_by_what_a_round_gives() -> None:
-    assert _rounds(Plan(samples=40)) == {"first": 40, "warm": 40, "tasks": 40, "siblings": 4, "crowd": 3, "memory": 3}
+    assert _rounds(Plan(samples=40)) == {
+        "first": 40,
+        "warm": 40,
+        "tasks": 40,
+        "siblings": 2,
+        "crowd": 3,
+        "memory": 3,
+        "killed": 10,
+    }
     assert _rounds(Plan(samples=1, quick=True))["siblings"] == 1
 
 

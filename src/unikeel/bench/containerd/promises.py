@@ -21,6 +21,8 @@ LEAST_SIBLINGS: Final = 100
 DAEMON_MB: Final = 90.0
 TASK_MB: Final = 0.5
 CPU_MS: Final = 5.0
+RETURN_MS: Final = 2000.0
+RETURNED: Final = 20
 #: The strategies that keep something, and so have a warm start.
 KEEPING: Final = ("cache", "shared-view")
 
@@ -56,7 +58,7 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     found += _memory(rows)
     started = [row for row in rows if row.scenario == "start" and row.snapshotter in native]
     found.append(_largest(started, "daemon_cpu", "the daemon's processor time for a start, native", CPU_MS))
-    return [*found, _all_sampled(rows)]
+    return [*found, _returned(rows), _all_sampled(rows)]
 
 
 def _largest(rows: Sequence[Row], metric: str, what: str, limit: float) -> Verdict:
@@ -175,6 +177,16 @@ def _memory(rows: Sequence[Row]) -> list[Verdict]:
         worst = max(median for median, _ in medians)
         found.append(Verdict(promise, f"{worst:.2f} MB{more}", worst < limit if among is held else worst <= limit))
     return found
+
+
+def _returned(rows: Sequence[Row]) -> Verdict:
+    """Of all deaths the one after which it took longest; with as many tasks as the promise is about."""
+    found = [row for row in select(rows, metric="daemon_return", siblings=RETURNED) if row.max is not None]
+    promise = f"{RETURNED} tasks are managed again after the daemon's death: within {RETURN_MS / 1e3:g} s, always"
+    longest = max((row.max for row in found if row.max is not None), default=None)
+    if longest is None:
+        return Verdict(promise, "", None)
+    return Verdict(promise, f"{longest:.0f} ms at worst, n = {sum(row.n for row in found)}", longest < RETURN_MS)
 
 
 def _all_sampled(rows: Sequence[Row]) -> Verdict:

@@ -20,6 +20,7 @@ _GROUPS: Final[Mapping[str, str]] = {
     "siblings": "siblings",
     "crowd": "crowd",
     "memory": "memory",
+    "killed": "returning",
 }
 
 

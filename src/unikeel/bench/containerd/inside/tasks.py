@@ -25,6 +25,7 @@ from unikeel.values import NamedTuple
 _AFTERWARDS: Final = 0.15
 #: A view that nobody uses lingers for half a minute: in a slow world a start before the sample keeps it warm.
 _FRESH: Final = 15.0
+_WARM: Final = "warm"
 BUSYBOX: Final = Kind("busybox", RUNC, "", ("sleep", "1000000"))
 #: What the guests are told: hello halts in place of exiting; nginx takes its image's own command.
 WORDS: Final = {"hello": ("hello", "wait"), "nginx": (), "initrd": ()}
@@ -67,12 +68,12 @@ async def measure(session: Session) -> None:
 
 
 async def sampled(
-    session: Session, kind: Kind, *, scenario: str = "warm", siblings: int = 0, count: bool = True
+    session: Session, kind: Kind, *, scenario: str = _WARM, siblings: int = 0, count: bool = True
 ) -> None:
     """One sample of a kind, or its failure."""
     keys = _keys(session, kind, scenario, siblings)
     try:
-        times = await one(session, kind)
+        times = await one(session, kind, cpu=scenario == _WARM)
     except (UnikeelError, OSError) as error:
         if count:
             session.failure(keys.values(), error)
@@ -89,7 +90,7 @@ def _keys(session: Session, kind: Kind, scenario: str, siblings: int) -> dict[st
     both = session.key(
         scenario, "task_create_start", kind.image, kind.strategy or None, kind.runtime, siblings=siblings
     )
-    if scenario != "warm":
+    if scenario != _WARM:
         return {"both": both}
     keys = {"create": both._replace(metric="task_create"), "start": both._replace(metric="task_start"), "both": both}
     if kind.runtime == UNIKEEL:
@@ -98,12 +99,16 @@ def _keys(session: Session, kind: Kind, scenario: str, siblings: int) -> dict[st
     return keys
 
 
-async def one(session: Session, kind: Kind) -> Times:
-    """Make, start and take away one task. :raise NoSample: it was not what was asked for, or left something behind."""
+async def one(session: Session, kind: Kind, *, cpu: bool) -> Times:
+    """Make, start and take away one task.
+
+    :param cpu: take the daemon's processor time, too, for which it must be waited until that has done what it leaves for later.
+    :raise NoSample: it was not what was asked for, or left something behind.
+    """
     before = await census.take(session.containerd, session.snapshotter)
     prepared = await containers.prepare(session, kind)
     try:
-        times = await _timed(session, prepared)
+        times = await _timed(session, prepared, cpu=cpu)
     finally:
         await containers.remove(session, prepared)
     left = await census.gone(before, session.containerd, session.snapshotter)
@@ -117,9 +122,9 @@ def _kept(kind: Kind, left: str) -> bool:
     return kind.strategy == "shared-view" and "process" not in left and "task" not in left
 
 
-async def _timed(session: Session, prepared: Prepared) -> Times:
+async def _timed(session: Session, prepared: Prepared, *, cpu: bool) -> Times:
     tasks = session.containerd.tasks
-    pair = resident() if prepared.kind.runtime == UNIKEEL else None
+    pair = resident() if cpu and prepared.kind.runtime == UNIKEEL else None
     before = _cpu(pair)
     begun = time.perf_counter_ns()
     await tasks.create(prepared.id, prepared.mounts)
