@@ -94,7 +94,7 @@ def test_a_guest_that_its_limit_kills(place: Machine) -> None:
 
 _NAMESPACE = """\
 modprobe -a vhost_net veth
-unshare --net sleep 1000000 &
+unshare --net sleep 1000000 </dev/null >/dev/null 2>&1 &
 holder=$!
 while [ "$(readlink /proc/$holder/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do sleep 0.1; done
 ip link add veth-lab type veth peer name e0 netns $holder
