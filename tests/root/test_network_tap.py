@@ -124,9 +124,13 @@ def test_several_queues_and_a_device_by_name(world: tuple[str, str]) -> None:
         assert devices(pod)["uk-many"]["linkinfo"]["info_data"]["multi_queue"] is True  # type: ignore[index]  # JSON
     sweep(pod)
     with ExitStack() as stack:
-        attach(pod, stack, "uk-named", owner=4321)
+        assert attach(pod, stack, "uk-named", owner=4321).fds == ()
     data = devices(pod)["uk-named"]["linkinfo"]["info_data"]  # type: ignore[index]  # JSON
     assert (data["persist"], data["user"]) == (True, 4321)
+    with netns.open_network(pod) as namespace:
+        tap.sweep(namespace, "uk-named")
+    assert "uk-named" not in devices(pod)
+    assert filters(pod) == []
 
 
 def test_what_cannot_be_is_a_sentence(world: tuple[str, str]) -> None:

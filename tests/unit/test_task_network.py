@@ -96,6 +96,20 @@ def test_which_way_a_guest_is_connected() -> None:
         connect(Spec(), _LINUX, Wishes(network="tap"), config)
 
 
+def test_a_monitor_without_such_a_network() -> None:
+    config = defaults()
+    uml, spt = _LINUX._replace(monitor="uml"), _LINUX._replace(type="mirage", monitor="spt")
+    assert connect(_POD, uml, Wishes(), config) is None
+    with pytest.raises(InvalidArgument, match="the monitor uml has no network tap"):
+        connect(_POD, uml, Wishes(network="tap"), config)
+    with pytest.raises(InvalidArgument, match="the monitor spt has no network user"):
+        connect(_POD, spt, Wishes(network="user"), config)
+    found = connect(_POD, spt, Wishes(), config)
+    assert found is not None
+    assert found.way is Way.TAP
+    assert connect(_POD, _LINUX, Wishes(monitor="uml"), config) is None
+
+
 def test_a_new_namespace_holds_no_network() -> None:
     with pytest.raises(InvalidArgument, match="--with-ns"):
         connect(Spec(apart=True), _LINUX, Wishes(network="user"), defaults())

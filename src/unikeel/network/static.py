@@ -44,7 +44,7 @@ def _attach(wanted: Wanted, dns: str, stack: ExitStack) -> Attached | None:
     with Netlink() as netlink:
         if any(found.address == HOST for found in links.addresses(netlink)):
             raise FailedPrecondition("the pod has a guest with Knative's network already", "run one in each pod")
-        fds = tap.create(stack, wanted.name, virtio=wanted.virtio, queues=wanted.queues)
+        fds = tap.create(stack, wanted.name, virtio=wanted.virtio, queues=wanted.queues, owner=wanted.owner)
         number = socket.if_nametoindex(wanted.name)
         netlink.order(links.up(number, station.mtu), links.add_address(number, HOST, PREFIX))
     with open(_FORWARDING, "w", encoding="ascii") as file:
@@ -63,6 +63,10 @@ def _attach(wanted: Wanted, dns: str, stack: ExitStack) -> Attached | None:
         queues=wanted.queues,
         vhost=bool(vhost),
     )
+    if wanted.owner is not None:
+        for fd in fds:
+            fd.close()
+        fds = ()
     return Attached(net, tuple(fd.fileno() for fd in fds), vhost)
 
 

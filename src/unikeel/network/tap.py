@@ -111,6 +111,10 @@ def _attach(wanted: Wanted, dns: str, stack: ExitStack) -> Attached | None:
         )
         _lead(netlink, station, index, wanted.ports)
     vhost = open_vhost(wanted, stack)
+    if wanted.owner is not None:  # whoever opens it by its name needs its only queue
+        for fd in fds:
+            fd.close()
+        fds = ()
     numbers = tuple(fd.fileno() for fd in fds)
     return Attached(_net(station, wanted, dns, vhost=bool(vhost)), numbers, vhost)
 
@@ -169,11 +173,13 @@ def open_vhost(wanted: Wanted, stack: ExitStack) -> tuple[int, ...]:
     return tuple(fd.fileno() for fd in found)
 
 
-def sweep(namespace: OwnedFd) -> None:
-    """Take away what led to taps that are gone. :raise Unavailable: the kernel refuses."""
+def sweep(namespace: OwnedFd, name: str = "") -> None:
+    """Take away what led to taps that are gone, and first the tap of this name if it is still there. :raise Unavailable: the kernel refuses."""
 
     def work() -> None:
         with Netlink() as netlink:
+            if name and any(found == name for _, found in socket.if_nameindex()):
+                netlink.tell([links.delete(socket.if_nametoindex(name))])
             for index in traffic.has_ingress(netlink):
                 try:
                     _sweep(netlink, index)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from unikeel.errors import FailedPrecondition, InvalidArgument, Unavailable, UnikeelError
 from unikeel.guests import guest as find_guest
 from unikeel.model.plan import FileRole, Net, UserNet
+from unikeel.monitors import monitor as find_monitor
 from unikeel.network.stations import neighbour
 from unikeel.shim import wishes
 from unikeel.values import NamedTuple
@@ -84,14 +85,19 @@ def connect(
     :param exposed: the ports that its image names. :raise InvalidArgument: an annotation is wrong, or there is no namespace for the network that is asked for.
     """
     given = wishes.from_annotations(spec.annotations)
-    asked = given.over(options).over(wishes.from_config(config)).network
+    wish = given.over(options).over(wishes.from_config(config))
+    asked, monitor = wish.network, wish.monitor or guest.monitor
+    networks = find_monitor(monitor).traits.networks
     namespace = spec.namespaces.get("network", "")
     kind = find_guest(guest.type)
     if asked == "none" or not kind.network:
         return None
     if asked == "auto":
-        if not namespace or not kind.addressed:
+        if not namespace or not kind.addressed or "tap" not in networks:
             return None
+    elif ("user" if asked == "user" else "tap") not in networks:
+        known = ", ".join((*networks, "none"))
+        raise InvalidArgument(f"the monitor {monitor} has no network {asked}", f"org.unikeel.network can be: {known}")
     elif not namespace and (spec.apart or asked != "user"):
         raise InvalidArgument(
             f"a network ({asked}) is asked for, but the container's configuration names no network namespace that is configured",
@@ -145,7 +151,7 @@ def attach(node: Node, task: Task, network: Network, uid: int, stack: ExitStack)
             f"the network namespace {network.namespace} is the host's: no guest takes over its links",
             "ask for user-mode networking: org.unikeel.network=user",
         )
-    return _taken(node, task, network, namespace, stack)
+    return _taken(node, task, network, namespace, uid, stack)
 
 
 def _hosts(node: Node, network: Network, uid: int, stack: ExitStack) -> Connected:
@@ -179,16 +185,20 @@ def _joined(network: Network, namespace: OwnedFd, uid: int, stack: ExitStack, *,
     return Connected(net, tuple(argv), (helper_end, namespace.fileno()), {FileRole.NET: (monitor_end,)})
 
 
-def _taken(node: Node, task: Task, network: Network, namespace: OwnedFd, stack: ExitStack) -> Connected | None:
+def _taken(
+    node: Node, task: Task, network: Network, namespace: OwnedFd, uid: int, stack: ExitStack
+) -> Connected | None:
     """A tap in a pod's namespace."""
     from unikeel.network import joined, static, tap
 
-    config = node.config
+    config, traits = node.config, find_monitor(str(task.settings["monitor"])).traits
     device = tap.Wanted(
         tap.name_of(task.ident),
-        queues=config.network_queues,
+        virtio=not traits.bare_frames,
+        queues=config.network_queues if traits.queues else 1,
+        owner=uid if traits.tap_by_name else None,
         ports=network.forwarded if network.named else None,
-        vhost=config.network_vhost == "auto",
+        vhost=config.network_vhost == "auto" and traits.queues,
     )
     dns = joined.nameserver(network.resolv_conf) if network.resolv_conf else ""
     make = static.attach if network.way is Way.STATIC else tap.attach
@@ -214,7 +224,9 @@ def disconnect(task: Task) -> None:
         return
     with namespace:
         try:
-            (static.remove if way == Way.STATIC.value else tap.sweep)(namespace)
+            if way == Way.STATIC.value:
+                static.remove(namespace)
+            tap.sweep(namespace, tap.name_of(task.ident))
         except UnikeelError as error:
             _LOG.warning("what led to the guest of task %s is left in its network namespace: %s", task.id, error)
 
