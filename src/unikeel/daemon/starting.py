@@ -37,8 +37,7 @@ def settings(wanted: Wanted) -> KeeperSettings:
     config = wanted.config
     source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     code = f"import sys; sys.path.insert(0, {source!r}); from unikeel.daemon.main import main; sys.exit(main(sys.argv[1:]))"
-    # Not isolated: the keeper says in the environment how memory is to be held, and nothing else to the interpreter.
-    words: tuple[str, ...] = (sys.executable, "-P", "-s", "-c", code)
+    words: tuple[str, ...] = (sys.executable, "-I", "-c", code)
     if wanted.only:
         snapshots = open_snapshotter_layout(wanted.root, config)
         daemon = (*words, snapshots.root, wanted.path, wanted.metrics, wanted.only)

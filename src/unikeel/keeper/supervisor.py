@@ -32,12 +32,6 @@ _END_SECONDS: Final = 10.0
 #: How long a daemon may go on without its link: one that dies, one of an earlier keeper.
 _UNLINKED_SECONDS: Final = 2.0
 _LOG_SECONDS: Final = 10.0
-#: The daemon's memory lies in large pages, in one heap. It wakes seldom, and each time the processor has forgotten where its pages are; to look that up, in a
-#: virtual machine above all, took a fifth of its time. Other C libraries than glibc pass this over.
-_MEMORY: Final = {
-    "PYTHONMALLOC": "malloc",
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1",
-}
 #: Of a test that stops the daemon somewhere: only the first one is to stop, or as many as the last variable says.
 _STOPPING: Final = ("UNIKEEL_FAILPOINT", "UNIKEEL_FAILPOINT_FILE")
 _STOPPED: Final = "UNIKEEL_FAILPOINT_DAEMONS"
@@ -274,7 +268,7 @@ class Supervisor:
 
 
 def daemon_environment() -> dict[str, str]:
-    """What of the keeper's environment the daemon gets, and how it is to hold its memory. Nothing else that would change its interpreter."""
+    """What of the keeper's environment the daemon gets: nothing that would change its interpreter."""
     kept = {name: value for name, value in os.environ.items() if name.startswith(("UNIKEEL_", "LC_"))}
     kept.update({name: os.environ[name] for name in ("PATH", "LANG", "HOME") if name in os.environ})
-    return kept | _MEMORY
+    return kept

@@ -10,6 +10,7 @@ from unikeel.containerd.wire import task_pb2
 from unikeel.engine.tasks import Task, identify
 from unikeel.engine.timeline import Timeline
 from unikeel.errors import AlreadyExists, BadContent, FailedPrecondition, NotFound, UnikeelError
+from unikeel.kernel.moves import expect_moves
 from unikeel.model.task_states import TaskState
 from unikeel.records.failpoint import failpoint
 from unikeel.sandbox import cgroups
@@ -89,6 +90,7 @@ class Making:
 
     async def _create(self, asked: Asked, ident: str, request: Request) -> Task:
         timeline = Timeline()
+        expect_moves()
         wanted = await self._wanted(ident, request, timeline)
         live = self._desk.registry.put(wanted.task)
         live.timeline = timeline
