@@ -62,3 +62,12 @@ def test_the_process_stays_where_it_is() -> None:
             thread.join(60)
     assert Path("/proc/self/cgroup").read_text() == before
     assert not moves._under_way.locked()
+
+
+def test_a_host_without_another_thread_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    expect_moves()
+    assert not moves._under_way.locked()

@@ -23,8 +23,12 @@ _under_way: Final = threading.Lock()
 
 def expect_moves() -> None:
     """Have moves in the next milliseconds wait less. Returns at once; without cgroups, or without the right to them, nothing happens."""
-    if _under_way.acquire(blocking=False):
+    if not _under_way.acquire(blocking=False):
+        return
+    try:
         threading.Thread(target=_move, name="expect-moves", daemon=True).start()
+    except RuntimeError:  # no more threads: a start does not fail for what only makes it quicker
+        _under_way.release()
 
 
 def _move() -> None:
