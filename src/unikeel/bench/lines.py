@@ -47,25 +47,48 @@ class Found(NamedTuple):
     complete: bool
 
 
-def take(board: Board, text: Iterable[str]) -> Found:
-    """Put the samples of some lines on a board. :raise BadContent: a line is not what this module writes."""
-    notices: list[str] = []
-    about: dict[str, Json] = {}
-    complete = False
-    for line in text:
+class Reader:
+    """Takes what a lab prints as it comes, in pieces of any size: each sample is on the board as soon as its line is whole."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._rest = ""
+        self._notices: list[str] = []
+        self._about: dict[str, Json] = {}
+        self._complete = False
+
+    def feed(self, text: str) -> None:
+        """What was printed next. :raise BadContent: a line is not what this module writes."""
+        *whole, self._rest = (self._rest + text).split("\n")
+        for line in whole:
+            self.line(line)
+
+    def line(self, line: str) -> None:
+        """One whole line. :raise BadContent: it is not what this module writes."""
         try:
             said = json.loads(line)
             if "key" in said:
-                series = board.series(Key(*said["key"]))
+                series = self._board.series(Key(*said["key"]))
                 if "failure" in said:
                     series.fail(str(said["failure"]))
                 else:
                     series.add(float(said["value"]))
             elif "notice" in said:
-                notices.append(str(said["notice"]))
+                self._notices.append(str(said["notice"]))
             elif "environment" in said:
-                about.update(said["environment"])
-            complete = complete or said.get("end") is True
+                self._about.update(said["environment"])
+            self._complete = self._complete or said.get("end") is True
         except (ValueError, TypeError, KeyError, AttributeError):
             raise BadContent(f"the lab printed something that is no sample: {line[:200]!r}") from None
-    return Found(notices, about, complete)
+
+    def found(self) -> Found:
+        """What was said beside samples."""
+        return Found(self._notices, self._about, self._complete)
+
+
+def take(board: Board, text: Iterable[str]) -> Found:
+    """Put the samples of some lines on a board. :raise BadContent: a line is not what this module writes."""
+    reader = Reader(board)
+    for line in text:
+        reader.line(line)
+    return reader.found()

@@ -1,8 +1,7 @@
-"""What every process that takes samples in a lab does: prints them as lines (:mod:`.lines`), and waits for a quiet host before a round."""
+"""What every process that takes samples in a lab does: prints them as lines (:mod:`.lines`), each at once, and waits for a quiet host before a round."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -21,20 +20,19 @@ class Reporter:
 
     def sample(self, key: Key, value: float) -> None:
         """A sample."""
-        print(lines.sample(key, value))
+        print(lines.sample(key, value), flush=True)
 
     def failure(self, keys: Iterable[Key], error: Exception | str) -> None:
         """No sample, for these series."""
         for key in keys:
-            print(lines.failure(key, str(error) or type(error).__name__))
+            print(lines.failure(key, str(error) or type(error).__name__), flush=True)
 
     def notice(self, message: str) -> None:
         """Something for the report."""
         print(lines.notice(message))
 
     def begin_round(self) -> None:
-        """Wait for a quiet host, and have printed what there is: what was measured is not lost if the next round never ends."""
-        sys.stdout.flush()
+        """Wait for a quiet host."""
         self.quiet.wait()
 
     def end(self) -> None:

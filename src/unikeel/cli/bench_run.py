@@ -21,6 +21,7 @@ COMMAND = Command(
         Option(("--campaign",), "which campaign: laptop, lab, hardware, or the path of a file (laptop)", "NAME|FILE", complete=FILES),
         Option(("--output",), "where the samples go, and are continued (build/bench/CAMPAIGN.jsonl)", "FILE", complete=FILES),
         Option(("--samples",), "how many of each series, instead of the campaign's", "N"),
+        Option(("--world",), "now only in these worlds of the campaign: embedded, containerd, devmapper, containerd:devmapper, and so on", "NAME"),
         Option(("--minutes",), "end after so many minutes, to be continued by the same command", "N"),
         Option(("--patience",), "wait for a quiet host before each block, so many seconds on average", "S"),
         Option(("--sample-images",), "what `make samples` filled (build/samples)", "DIR", complete=DIRECTORIES),
@@ -64,6 +65,7 @@ def run(parsed: Parsed, session: Session) -> int:
             lambda blocks, opened: worlds.opened(blocks, opened, campaign, settings),
             patience=parsed.seconds("patience") or 0.0,
             minutes=parsed.number("minutes"),
+            world=parsed.text("world"),
         )
     for notice in ended.notices:
         say(notice)

@@ -36,8 +36,12 @@ from unikeel.values import NamedTuple
 FILES: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "files")
 STRATEGIES: Final = ("cache", "shared-view", "view", "copy")
 _MOST_BYTES: Final = 1 << 20
-#: Rounds of one block.
-_ROUNDS: Final = 5
+#: Rounds of one block. In the lab a block is a process of its own with warm-ups of its own, so it has more.
+_ROUNDS: Final[Mapping[str, int]] = {EMBEDDED: 5, CONTAINERD: 15, SNAPSHOTTER: 10}
+#: Between two blocks of these containerd is started anew, so that all levels come and go often.
+_FEW_ROUNDS: Final[Mapping[str, int]] = {"base-size": 5}
+#: Scenarios in which nobody asks for boot files, wherever they run.
+_WITHOUT_STRATEGY: Final = ("prepare", "view", "base-size")
 _SAMPLES: Final = 30
 _LISTS: Final = ("strategies", "images", "levels", "snapshotters", "runtimes")
 _SCALARS: Final = ("scenario", "where", "beside", "samples")
@@ -70,6 +74,11 @@ class World(NamedTuple):
     where: str
     snapshotter: str
     root: str = "host"
+
+
+def within(world: World, name: str) -> bool:
+    """Whether a name means a world: ``containerd``, ``devmapper``, ``containerd:devmapper``; an empty one means all."""
+    return name in ("", world.where, world.snapshotter, f"{world.where}:{world.snapshotter}")
 
 
 class Block(NamedTuple):
@@ -142,9 +151,10 @@ def _blocks(number: int, table: Table, world: World) -> Iterator[Block]:
     if not cells:
         return
     scenario = SCENARIOS[cells[0].scenario]
-    heavy = scenario.seconds >= 2
-    for first in range(0, table.samples, 1 if heavy else _ROUNDS):
-        rounds = 1 if heavy else min(_ROUNDS, table.samples - first)
+    heavy = scenario.seconds >= 2 and cells[0].where == EMBEDDED
+    size = 1 if heavy else _FEW_ROUNDS.get(cells[0].scenario, _ROUNDS[cells[0].where])
+    for first in range(0, table.samples, size):
+        rounds = min(size, table.samples - first)
         guess = sum(_seconds(cell) for cell in cells) * rounds
         yield Block(world, cells[0].scenario, number, first, rounds, cells, guess)
 
@@ -227,7 +237,7 @@ def _table(table: object, samples: int, where: str) -> Table:
 def _cells(table: Mapping[str, Any], usual: tuple[int, ...], where: str) -> Iterator[Cell]:
     """Every combination. The order is that of the lists, strategies last, so that neighbours in a round are the ones to be compared."""
     strategies = table.get(
-        "strategies", STRATEGIES if where != SNAPSHOTTER and table["scenario"] not in ("prepare", "view") else [""]
+        "strategies", STRATEGIES if where != SNAPSHOTTER and table["scenario"] not in _WITHOUT_STRATEGY else [""]
     )
     defaults = {EMBEDDED: ["file"], CONTAINERD: ["blockfile"], SNAPSHOTTER: ["file"]}
     for snapshotter in table.get("snapshotters", defaults[where]):

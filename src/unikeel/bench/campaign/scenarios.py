@@ -48,8 +48,8 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "burst": Scenario(
         "that many starts at once; each one's time counts from the beginning of all",
         "What happens when many start at once?",
-        "starts at once", (1, 8, 32, 100), {EMBEDDED: ("burst",), CONTAINERD: ("crowd",)},
-        ("ready", "ready_last", "task_create"), seconds=2.0,
+        "starts at once", (1, 8, 32, 100), {EMBEDDED: ("burst",), CONTAINERD: ("crowd",), SNAPSHOTTER: ("crowd",)},
+        ("ready", "ready_last", "task_create", "prepare_last"), seconds=2.0,
     ),
     "churn": Scenario(
         "starts at a steady rate, each one's time from the instant at which it was due, so that a jam is not hidden by waiting for it",
@@ -60,6 +60,11 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         "acquire the boot files of images of that many megabytes, with the same boot files; no monitor",
         "Does the image's size matter?",
         "megabytes of the image", (50, 500, 2000), {EMBEDDED: ("acquire",)}, ("acquire",), monitor=False, seconds=0.35,
+    ),
+    "base-size": Scenario(
+        "the snapshotter alone: a writable snapshot, and a view with its mount, of images that were unpacked with a base image of that many gigabytes (sparse)",
+        "Does the size of the snapshotter's base image matter?",
+        "gigabytes of the base image", (1, 10, 100), {CONTAINERD: ("base",)}, ("prepare", "view_mount"), monitor=False, seconds=1.5,
     ),
     "boot-size": Scenario(
         "acquire that many megabytes of boot files, of an image that was started before; no monitor",
@@ -74,9 +79,10 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         ("acquire", "view_mount"), monitor=False, seconds=0.4,
     ),
     "layers": Scenario(
-        "acquire the boot files of an image that has them in the first of its five layers, for the first time: by a view of all of it, and of that layer alone",
-        "Does a view of the lowest layer that has the boot files help?",
-        "", (), {CONTAINERD: ("layers",)}, ("acquire",), monitor=False, seconds=1.0,
+        "acquire the boot files of an image that has them in the first, the middle or the last of its layers (`layers-20-middle`), for the first time: by a view of "
+        "all of it, of that layer alone, and by the cache",
+        "Does the number of layers matter, and does a view of the lowest layer that has the boot files help?",
+        "", (), {CONTAINERD: ("layers",)}, ("acquire",), monitor=False, seconds=1.2,
     ),
     "cold": Scenario(
         "the same with the page cache dropped before each sample (of the whole host: nobody else should be at work)",
@@ -86,7 +92,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "prepare": Scenario(
         "the snapshotter alone: a writable snapshot of an image",
         "What does the snapshotter cost by itself?",
-        "", (), {EMBEDDED: ("snapshots",), SNAPSHOTTER: ("serial", "crowd")},
+        "", (), {EMBEDDED: ("snapshots",), SNAPSHOTTER: ("serial",)},
         ("prepare", "prepare_last"), monitor=False, seconds=0.05,
     ),
     "view": Scenario(

@@ -13,6 +13,7 @@ from unikeel.bench.campaign.journal import Journal
 from unikeel.bench.campaign.plan import Block, Campaign, World
 from unikeel.bench.campaign.scenarios import CONTAINERD, EMBEDDED, SCENARIOS
 from unikeel.bench.lines import Found
+from unikeel.bench.reporting import rotated
 from unikeel.bench.rows import Board
 from unikeel.bench.running import Stage
 from unikeel.errors import InvalidArgument
@@ -62,24 +63,30 @@ def _lab_importable() -> None:
 def _containerd(blocks: Sequence[Block], samples: str) -> Iterator[Stage[Block]]:
     from unikeel.bench.containerd import plan, worlds
 
-    world = next((each for each in plan.WORLDS if each.snapshotter == blocks[0].world.snapshotter), None)
+    known = (*plan.WORLDS, *plan.FURTHER)
+    world = next((each for each in known if each.snapshotter == blocks[0].world.snapshotter), None)
     if world is None:
         raise InvalidArgument(
-            f"the lab has no containerd with {blocks[0].world.snapshotter}", "blockfile, erofs, devmapper"
+            f"the lab has no containerd with {blocks[0].world.snapshotter}",
+            ", ".join(each.snapshotter for each in known),
         )
 
     def translated(block: Block) -> list[plan.Block]:
         images = tuple(dict.fromkeys(cell.image for cell in block.cells))
         runtimes = tuple(dict.fromkeys(cell.runtime for cell in block.cells if cell.runtime))
         levels = tuple(dict.fromkeys(cell.level for cell in block.cells)) if SCENARIOS[block.group].levels else (0,)
-        if block.group == plan.LAYERS:
-            images = (plan.LAYERS,)  # the sample of this name
-        if SCENARIOS[block.group].groups[CONTAINERD][0] in ("warm", "first"):
-            levels, images = (0,), ("bulky",) if block.group == "first" else images
+        number = block.first // max(1, block.rounds)
+        first, rounds, per_round = block.first, block.rounds, 1
+        [group, *_] = SCENARIOS[block.group].groups[CONTAINERD]
+        if group == "warm":
+            levels = (0,)
+        elif group == "first":
+            levels, images = (0,), ("bulky",)
+        elif group == "siblings":  # which are started once for all samples of a block
+            first, rounds, per_round = number, 1, block.rounds
         return [
-            plan.Block(world, group, block.first, block.rounds, level, 1, images, block.guess, runtimes)
-            for group in SCENARIOS[block.group].groups[CONTAINERD]
-            for level in levels
+            plan.Block(world, group, first, rounds, level, per_round, images, block.guess, runtimes)
+            for level in rotated(levels, number)
         ]
 
     inner = [each for block in blocks for each in translated(block)]
@@ -94,9 +101,8 @@ def _containerd(blocks: Sequence[Block], samples: str) -> Iterator[Stage[Block]]
 def _snapshotter(blocks: Sequence[Block]) -> Iterator[Stage[Block]]:
     from unikeel.bench.snapshotter import plan, worlds
 
-    world = next(
-        (each for each in plan.WORLDS if blocks[0].world.snapshotter in (each.snapshotter, *each.contenders)), None
-    )
+    known = (*plan.COMPARED, *plan.WORLDS)
+    world = next((each for each in known if blocks[0].world.snapshotter in each.contenders), None)
     if world is None:
         raise InvalidArgument(f"the lab has no snapshotter {blocks[0].world.snapshotter}", "see docs/benchmarks.md")
 
@@ -104,7 +110,7 @@ def _snapshotter(blocks: Sequence[Block]) -> Iterator[Stage[Block]]:
         found = []
         for name in SCENARIOS[block.group].groups[block.world.where]:
             group = next(each for each in plan.GROUPS if each.name == name)
-            many = group.many[1 if world.where == plan.VM else 0]
+            many = block.cells[0].level or group.many[1 if world.where == plan.VM else 0]
             found.append(
                 plan.Block(world, name, tuple(world.contenders), block.first, block.rounds, many, 0, 0, block.guess)
             )

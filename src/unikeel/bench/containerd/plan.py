@@ -48,6 +48,11 @@ WORLDS: Final = (
     World(NATIVE, "sid", "erofs", block=False),
     World(VM, "vm", "devmapper", block=True),
 )
+#: Where campaigns can measure, too: no promise is about these.
+FURTHER: Final = (
+    World(NATIVE, "trixie", "overlayfs", block=False),
+    World(NATIVE, "trixie", "unikeel", block=True),
+)
 
 
 class Group(NamedTuple):
@@ -78,12 +83,14 @@ GROUPS: Final = (
 )
 #: What only campaigns take (:mod:`unikeel.bench.campaign`).
 LAYERS: Final = "layers"
+BASE: Final = "base"
 _SLOWER: Final = 12.0
 
 
 class Block(NamedTuple):
     """Some rounds of one group in one world, run as one process in there; ``first`` is the number of its first round.
 
+    :ivar siblings: how many containers run beside, or what else the group has levels of.
     :ivar runtimes: other runtimes of containerd's, by name, that run the same as runc does in ``tasks``.
     """
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from unikeel.bench import contents, lines
-from unikeel.bench.containerd.plan import NATIVE, Block, World
+from unikeel.bench import contents, following
+from unikeel.bench.containerd import stacks
+from unikeel.bench.containerd.bases import Bases
+from unikeel.bench.containerd.plan import BASE, NATIVE, Block, World
 from unikeel.bench.lines import Found
 from unikeel.bench.rows import Board, Json
 from unikeel.errors import NotFound, Unavailable
@@ -26,6 +29,8 @@ _SETTINGS: Final = "[keeper]\nview_idle = 86400\n"
 #: Megabytes of an image's file system: what the largest sample needs.
 _IMAGE_MIB: Final = 128
 _DAEMON_SECONDS: Final = 40.0
+#: For as many layers as an image may have.
+_IMPORT_SECONDS: Final = 300.0
 _BUSYBOX: Final = "busybox"
 #: Boot files of the samples, by their annotations; :mod:`unikeel.bench.contents` finds them in the archives.
 _BOOT_FILES: Final[Mapping[str, dict[str, str]]] = {
@@ -45,14 +50,14 @@ class Stage(NamedTuple):
     images: Mapping[str, str]
     expected: Mapping[str, dict[str, str]]
     archives: Mapping[str, str]
+    bases: Bases
 
     def run(self, block: Block, board: Board, patience: float) -> Found:
         """Run a block; its samples are on the board when this returns.
 
         :raise Unavailable: it cannot be run, or did not come to its end; what it had measured until then is on the board.
         """
-        from lab.errors import LabError
-
+        self.bases.use(block.siblings if block.group == BASE else 0)
         request: dict[str, Json] = {
             "group": block.group,
             "snapshotter": self.world.snapshotter,
@@ -64,21 +69,12 @@ class Stage(NamedTuple):
             "images": {name: self.images[name] for name in (*block.images, _BUSYBOX)},
             "expected": {name: dict(self.expected[name]) for name in block.images},
             "archives": {name: self.archives[name] for name in block.images},
-            "boot_files": {name: dict(_BOOT_FILES[name]) for name in block.images},
+            "boot_files": {name: dict(_boot_files(name)) for name in block.images},
             "patience": patience,
             "runtimes": list(block.runtimes),
         }
         argv = [_PYTHON, "-m", _INSIDE, json.dumps(request)]
-        try:
-            done = self.place.run(argv, timeout=block.timeout, check=False)
-        except LabError as error:
-            raise Unavailable(f"{block.group} of {self.world.snapshotter}: {error}") from None
-        found = lines.take(board, done.stdout.splitlines())
-        if not found.complete:
-            said = [line for line in done.stderr.splitlines() if line.strip()]
-            detail = said[-1] if said else f"the process ended with status {done.returncode}"
-            raise Unavailable(f"{block.group} of {self.world.snapshotter}: {detail}")
-        return found
+        return following.taken(self.place, argv, board, f"{block.group} of {self.world.snapshotter}", block.timeout)
 
 
 @contextmanager
@@ -89,31 +85,44 @@ def opened(blocks: Sequence[Block], samples: str) -> Iterator[Stage]:
     :raise NotFound: a sample is missing. :raise Unavailable: the lab is not there, does not start, or left something behind.
     """
     world, names = blocks[0].world, dict.fromkeys(name for block in blocks for name in block.images)
-    archives = {name: os.path.abspath(os.path.join(samples, f"{name}.tar")) for name in names}
-    for name, path in archives.items():
-        if not os.path.exists(path):
-            raise NotFound(f"the sample image {name} is missing ({path})", "run `make samples`")
-    expected = {name: contents.boot_files(path, _BOOT_FILES[name]) for name, path in archives.items()}
     try:
         from lab import images as lab_images
         from lab.errors import LabError
     except ImportError:
         raise Unavailable("the lab is not on Python's path", "run this in the project's directory") from None
     try:
-        with _place(world) as place:
+        with tempfile.TemporaryDirectory(prefix="bench-") as scratch, _place(world) as place:
+            archives = {name: _archive(name, samples, scratch) for name in names}
+            expected = {name: contents.boot_files(path, _boot_files(name)) for name, path in archives.items()}
             place.put(_CONFIG, _SETTINGS.encode())
             archives[_BUSYBOX] = lab_images.archive(_BUSYBOX)
             inside = {name: place.take(path) for name, path in archives.items()}
-            found = {name: place.import_image(path) for name, path in archives.items()}
+            found = {name: place.import_image(path, timeout=_IMPORT_SECONDS) for name, path in archives.items()}
             for name, names_of in found.items():
                 if len(names_of) != 1:
                     raise Unavailable(f"importing the image {name} gave {len(names_of)} names")
             # Without a daemon our tasks fail, one by one; the rest can be measured.
             place.run(["unikeel", "daemon", "--detach"], timeout=_DAEMON_SECONDS * place.slowness, check=False)
             named = {name: names_of[0] for name, names_of in found.items()}
-            yield Stage(world, place, named, expected, inside)
+            yield Stage(world, place, named, expected, inside, Bases(place, archives.get("hello", "")))
     except LabError as error:
         raise Unavailable(str(error)) from None
+
+
+def _boot_files(name: str) -> dict[str, str]:
+    return dict(stacks.BOOT_FILES if stacks.stack(name) else _BOOT_FILES[name])
+
+
+def _archive(name: str, samples: str, scratch: str) -> str:
+    """An image's archive: of a sample, or made now. :raise NotFound: the sample is missing."""
+    stack = stacks.stack(name)
+    path = os.path.abspath(os.path.join(scratch if stack else samples, f"{name}.tar"))
+    if stack:
+        with open(path, "wb") as file:
+            file.write(stacks.made(name, stack))
+    elif not os.path.exists(path):
+        raise NotFound(f"the sample image {name} is missing ({path})", "run `make samples`")
+    return path
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Final
 
 from unikeel.bench.campaign.results import Results, Series
 from unikeel.bench.evaluation import wording
-from unikeel.bench.evaluation.sorting import headline, question_of, size_of
+from unikeel.bench.evaluation.sorting import headline, level_of, question_of, size_of
 from unikeel.bench.inference import Difference, compare, judged, ratio_interval
 from unikeel.bench.rows import Key
 from unikeel.values import NamedTuple
@@ -65,6 +65,12 @@ def _candidates(series: Iterable[Series]) -> Iterator[tuple[Series, Series]]:
     layered = [each for each in wanted if question_of(each.key) == "layers"]
     for group in _grouped(layered, lambda key: key._replace(scenario="layers")):
         yield from combinations(group, 2)
+    for group in _grouped(layered, lambda key: key._replace(image=None)):
+        yield from ((group[0], other) for other in group[1:])
+    based = [each for each in wanted if question_of(each.key) == "base-size"]
+    for group in _grouped(based, lambda key: key._replace(scenario="base-size")):
+        ordered = sorted(group, key=lambda each: level_of(each.key))
+        yield from ((ordered[0], other) for other in ordered[1:])
     for group in _grouped(
         [each for each in wanted if question_of(each.key) == "image-size"], lambda key: key._replace(image=None)
     ):

@@ -17,6 +17,7 @@ _LAB: Final[Mapping[str, str]] = {
     "daemon": "writes",
 }  # fmt: skip
 _SIZE: Final = re.compile(r"(?:boot|image)-([1-9][0-9]*)M")
+_LEVEL: Final = re.compile(r", ([0-9]+) ")
 #: Shown first in a question's table, and compared.
 _VIEWS: Final = ("view", "view_first", "remove")
 
@@ -47,6 +48,12 @@ def size_of(key: Key) -> int | None:
     """The megabytes that an image's name says; None: it says none."""
     found = _SIZE.fullmatch(key.image or "")
     return int(found[1]) if found else None
+
+
+def level_of(key: Key) -> int:
+    """The number that a scenario's name ends with (``base-size, 10 GB``); 0: there is none."""
+    found = _LEVEL.search(key.scenario)
+    return int(found[1]) if found else 0
 
 
 def by_question(series: Iterable[Series]) -> dict[str, list[Series]]:

@@ -8,6 +8,7 @@ import io
 import json
 import random
 import tarfile
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from unikeel.images.digests import chain_id
@@ -32,10 +33,21 @@ class Layered(NamedTuple):
 def made(mebibytes: int) -> Layered:
     """The image as an OCI archive. :param mebibytes: a multiple of 16."""
     numbers = random.Random(_SEED)  # noqa: S311 - the same bytes every time is what is wanted
+    return packed(
+        NAME,
+        [
+            {f"{FILE}{index}": b"".join(numbers.randbytes(_PIECE) for _ in range(share * mebibytes // 16))}
+            for index, share in enumerate(_SHARES)
+        ],
+    )
+
+
+def packed(name: str, contents: Sequence[Mapping[str, bytes]]) -> Layered:
+    """An image of this name with these layers, the lowest first: path → bytes of each file; directories are made as they are needed."""
     blobs: dict[str, bytes] = {}
     layers, diff_ids = [], []
-    for index, share in enumerate(_SHARES):
-        layer = _tar({f"{FILE}{index}": b"".join(numbers.randbytes(_PIECE) for _ in range(share * mebibytes // 16))})
+    for content in contents:
+        layer = _tar(content)
         diff_ids.append(f"sha256:{hashlib.sha256(layer).hexdigest()}")
         layers.append(_blob(blobs, "layer.v1.tar+gzip", gzip.compress(layer, 1, mtime=0)))
     config = {
@@ -51,7 +63,10 @@ def made(mebibytes: int) -> Layered:
         "layers": layers,
     }
     listed = _blob(blobs, "manifest.v1+json", _json(manifest))
-    listed["annotations"] = {"io.containerd.image.name": NAME, "org.opencontainers.image.ref.name": "1"}
+    listed["annotations"] = {
+        "io.containerd.image.name": name,
+        "org.opencontainers.image.ref.name": name.rpartition(":")[2],
+    }
     index_of = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [listed]}
     entries = {"oci-layout": _json({"imageLayoutVersion": "1.0.0"}), "index.json": _json(index_of), **blobs}
     return Layered(_tar(entries), chain_id(diff_ids))
@@ -63,14 +78,26 @@ def _blob(blobs: dict[str, bytes], kind: str, content: bytes) -> dict[str, objec
     return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{digest}", "size": len(content)}
 
 
-def _tar(entries: dict[str, bytes]) -> bytes:
+def _tar(entries: Mapping[str, bytes]) -> bytes:
     target = io.BytesIO()
+    made: set[str] = set()
     with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name, content in entries.items():
+            for directory in reversed(_above(name)):
+                if directory not in made:
+                    made.add(directory)
+                    item = tarfile.TarInfo(directory)
+                    item.type, item.mode = tarfile.DIRTYPE, 0o755
+                    tar.addfile(item)
             item = tarfile.TarInfo(name)
             item.mode, item.size = 0o644, len(content)
             tar.addfile(item, io.BytesIO(content))
     return target.getvalue()
+
+
+def _above(name: str) -> list[str]:
+    """The directories that a path lies in, the innermost first."""
+    return [name[:place] for place, letter in enumerate(name) if letter == "/"][::-1]
 
 
 def _json(value: object) -> bytes:

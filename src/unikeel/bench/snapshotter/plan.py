@@ -38,17 +38,19 @@ class World(NamedTuple):
     """A containerd in a native lab on this root, or in the lab's virtual machine.
 
     :ivar snapshotter: containerd's own, and the file system it lies on where that is not the usual ext4; :ivar ours: what is compared with it.
+    :ivar others: others of containerd's own in the same containerd.
     """
 
     where: str
     root: str
     snapshotter: str
     ours: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
     @property
     def contenders(self) -> tuple[str, ...]:
         """All that is measured in it, containerd's first."""
-        return (self.snapshotter, *self.ours)
+        return (self.snapshotter, *self.others, *self.ours)
 
     @property
     def builtin(self) -> str:
@@ -65,6 +67,12 @@ WORLDS: Final = (
     World(NATIVE, "sid", "blockfile", ("file", "file-loop")),
     World(NATIVE, "sid", "blockfile-xfs", ("file-xfs",)),
     World(VM, "vm", "devmapper", ("thin", "thin-spare")),
+)
+
+#: Those of campaigns: fewer of ours, and on this host all of containerd's that work here, whether or not a guest could have theirs as a disk.
+COMPARED: Final = (
+    World(NATIVE, "sid", "blockfile", ("file",), ("overlayfs", "native", "erofs")),
+    World(VM, "vm", "devmapper", ("thin",)),
 )
 
 

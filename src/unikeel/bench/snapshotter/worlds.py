@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from unikeel.bench import lines
+from unikeel.bench import following
 from unikeel.bench.lines import Found
 from unikeel.bench.rows import Board, Json
 from unikeel.bench.snapshotter import layered, ours
@@ -43,8 +43,6 @@ class Stage(NamedTuple):
 
     def run(self, block: Block, board: Board, patience: float) -> Found:
         """See :meth:`unikeel.bench.running.Stage.run`."""
-        from lab.errors import LabError
-
         request: dict[str, Json] = {
             "group": block.group,
             "contenders": [list(self.contenders[name]) for name in block.contenders],
@@ -56,18 +54,8 @@ class Stage(NamedTuple):
             "samples": block.samples,
             "patience": patience,
         }
-        where = f"{block.group} of {self.world.snapshotter}"
         argv = [_PYTHON, "-m", _INSIDE, json.dumps(request)]
-        try:
-            done = self.place.run(argv, timeout=block.timeout, check=False)
-        except LabError as error:
-            raise Unavailable(f"{where}: {error}") from None
-        found = lines.take(board, done.stdout.splitlines())
-        if not found.complete:
-            said = [line for line in done.stderr.splitlines() if line.strip()]
-            detail = said[-1] if said else f"the process ended with status {done.returncode}"
-            raise Unavailable(f"{where}: {detail}")
-        return found
+        return following.taken(self.place, argv, board, f"{block.group} of {self.world.snapshotter}", block.timeout)
 
 
 @contextmanager
@@ -101,6 +89,8 @@ def _contender(world: World, name: str, parent: str) -> Contender:
         return Contender(
             name, name, ours.socket(name), ours.pool(name), parent, ours.KINDS[name].spares, ours.records(name)
         )
+    if name in world.others:
+        return Contender(name, name, "", "", parent)
     return Contender(name, world.builtin, "", "pool" if world.builtin == "devmapper" else "", parent)
 
 

@@ -36,7 +36,8 @@ def _burst(world: Embedded, cell: Cell, board: Board) -> None:
         finally:
             for name in names:
                 starting.remove(world.stage, name)
-    found = [host.problem] * len(found) if host.problem else found
+    if host.problem:  # what was wrong with a start says more than what that has left behind
+        found = [value if isinstance(value, str) else host.problem for value in found]
     times = [value for value in found if isinstance(value, float)]
     for value in found:
         if isinstance(value, float):

@@ -16,6 +16,7 @@ _GROUPS: Final[Mapping[str, str]] = {
     "first": "acquiring",
     "warm": "acquiring",
     "layers": "acquiring",
+    "base": "basing",
     "tasks": "tasks",
     "siblings": "siblings",
     "crowd": "crowd",

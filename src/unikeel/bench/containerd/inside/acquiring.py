@@ -154,7 +154,7 @@ class _First(_Scenario):
 
 
 class _Layers(_Scenario):
-    """The first container of an image whose boot files are in its first layer: a view of the whole image, and one of that layer alone."""
+    """The first container of an image whose boot files are in one of its layers: a view of the whole image, one of that layer alone, and the cache."""
 
     async def _round(self, image: str, number: int, *, count: bool) -> None:
         prepared = await containers.prepare(self.session, Kind(image, UNIKEEL, "", ()))
@@ -166,6 +166,8 @@ class _Layers(_Scenario):
             await containers.remove(self.session, prepared)
 
 
-_LAYERED: Final = (("shared-view", WHOLE), ("shared-view", LOWEST), ("view", WHOLE), ("view", LOWEST))
+_LAYERED: Final = (
+    ("shared-view", WHOLE), ("shared-view", LOWEST), ("view", WHOLE), ("view", LOWEST), ("cache", WHOLE),
+)  # fmt: skip
 #: Group → how its rounds are taken.
 _SCENARIOS: Final[Mapping[str, type[_Scenario]]] = {"first": _First, "warm": _Warm, "layers": _Layers}

@@ -126,12 +126,18 @@ def written(mounts: Sequence[Mount]) -> None:
 
 def looked_at(mounts: Sequence[Mount]) -> None:
     """Look into a view. :raise Unavailable: it is not read-only, or does not have what was written."""
-    if any("ro" not in mount.options for mount in mounts):
+    if any(map(_writable, mounts)):
         raise Unavailable("a view is not read-only")
     with _mounted(mounts) as directory:
         _look(directory)
         if os.path.getsize(os.path.join(directory, "written")) != _WRITTEN:
             raise Unavailable("what was committed is not in its view")
+
+
+def _writable(mount: Mount) -> bool:
+    """An overlay can be written to if it has an upper directory, anything else unless it says that it is read-only."""
+    upper = any(option.startswith("upperdir=") for option in mount.options)
+    return upper if mount.type == "overlay" else "ro" not in mount.options
 
 
 def _look(directory: str) -> None:
