@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import unikeel
 from unikeel.bench.campaign.journal import Journal
 from unikeel.bench.campaign.plan import Block, Campaign, World
-from unikeel.bench.campaign.scenarios import CONTAINERD, EMBEDDED, SCENARIOS
+from unikeel.bench.campaign.scenarios import CONTAINERD, EMBEDDED, SCENARIOS, SNAPSHOTTER
 from unikeel.bench.lines import Found
 from unikeel.bench.reporting import rotated
 from unikeel.bench.rows import Board
 from unikeel.bench.running import Stage
 from unikeel.errors import InvalidArgument
 from unikeel.values import NamedTuple
+
+if TYPE_CHECKING:
+    from unikeel.bench.containerd.plan import Block as ContainerdBlock
+    from unikeel.bench.containerd.plan import World as Containerd
+    from unikeel.bench.snapshotter.plan import Block as SnapshotterBlock
+    from unikeel.bench.snapshotter.plan import World as Snapshotter
+
+W = TypeVar("W")
 
 SAMPLES: Final = os.path.join("build", "samples")
 #: On disk, unlike /tmp on many hosts; the stage makes a directory of its own in it.
@@ -63,38 +71,35 @@ def _lab_importable() -> None:
 def _containerd(blocks: Sequence[Block], samples: str) -> Iterator[Stage[Block]]:
     from unikeel.bench.containerd import plan, worlds
 
-    known = (*plan.WORLDS, *plan.FURTHER)
-    world = next((each for each in known if each.snapshotter == blocks[0].world.snapshotter), None)
-    if world is None:
-        raise InvalidArgument(
-            f"the lab has no containerd with {blocks[0].world.snapshotter}",
-            ", ".join(each.snapshotter for each in known),
-        )
-
-    def translated(block: Block) -> list[plan.Block]:
-        images = tuple(dict.fromkeys(cell.image for cell in block.cells))
-        runtimes = tuple(dict.fromkeys(cell.runtime for cell in block.cells if cell.runtime))
-        levels = tuple(dict.fromkeys(cell.level for cell in block.cells)) if SCENARIOS[block.group].levels else (0,)
-        number = block.first // max(1, block.rounds)
-        first, rounds, per_round = block.first, block.rounds, 1
-        [group, *_] = SCENARIOS[block.group].groups[CONTAINERD]
-        if group == "warm":
-            levels = (0,)
-        elif group == "first":
-            levels, images = (0,), ("bulky",)
-        elif group == "siblings":  # which are started once for all samples of a block
-            first, rounds, per_round = number, 1, block.rounds
-        return [
-            plan.Block(world, group, first, rounds, level, per_round, images, block.guess, runtimes)
-            for level in rotated(levels, number)
-        ]
-
-    inner = [each for block in blocks for each in translated(block)]
+    world = _known((*plan.WORLDS, *plan.FURTHER), blocks[0].world.snapshotter, lambda each: (each.snapshotter,))
+    inner = [each for block in blocks for each in in_containerd(block, world)]
     with worlds.opened(inner, samples) as stage:
         yield Translated(
             blocks[0].world,
-            lambda block, board, patience: [stage.run(each, board, patience) for each in translated(block)],
+            lambda block, board, patience: [stage.run(each, board, patience) for each in in_containerd(block, world)],
         )
+
+
+def in_containerd(block: Block, world: Containerd) -> list[ContainerdBlock]:
+    """A block as those that are run there: one for each level, in another order each time."""
+    from unikeel.bench.containerd.plan import Block as Inner
+
+    images = tuple(dict.fromkeys(cell.image for cell in block.cells))
+    runtimes = tuple(dict.fromkeys(cell.runtime for cell in block.cells if cell.runtime))
+    levels = tuple(dict.fromkeys(cell.level for cell in block.cells)) if SCENARIOS[block.group].levels else (0,)
+    number = block.first // max(1, block.rounds)
+    first, rounds, per_round = block.first, block.rounds, 1
+    [group, *_] = SCENARIOS[block.group].groups[CONTAINERD]
+    if group == "warm":
+        levels = (0,)
+    elif group == "first":
+        levels, images = (0,), ("bulky",)
+    elif group == "siblings":  # which are started once for all samples of a block
+        first, rounds, per_round = number, 1, block.rounds
+    return [
+        Inner(world, group, first, rounds, level, per_round, images, block.guess, runtimes)
+        for level in rotated(levels, number)
+    ]
 
 
 @contextmanager
@@ -102,26 +107,33 @@ def _snapshotter(blocks: Sequence[Block]) -> Iterator[Stage[Block]]:
     from unikeel.bench.snapshotter import plan, worlds
 
     known = (*plan.COMPARED, *plan.WORLDS)
-    world = next((each for each in known if blocks[0].world.snapshotter in each.contenders), None)
-    if world is None:
-        raise InvalidArgument(f"the lab has no snapshotter {blocks[0].world.snapshotter}", "see docs/benchmarks.md")
-
-    def translated(block: Block) -> list[plan.Block]:
-        found = []
-        for name in SCENARIOS[block.group].groups[block.world.where]:
-            group = next(each for each in plan.GROUPS if each.name == name)
-            many = block.cells[0].level or group.many[1 if world.where == plan.VM else 0]
-            found.append(
-                plan.Block(world, name, tuple(world.contenders), block.first, block.rounds, many, 0, 0, block.guess)
-            )
-        return found
-
-    inner = [each for block in blocks for each in translated(block)]
+    world = _known(known, blocks[0].world.snapshotter, lambda each: each.contenders)
+    inner = [in_snapshotter(block, world) for block in blocks]
     with worlds.opened(inner) as stage:
         yield Translated(
             blocks[0].world,
-            lambda block, board, patience: [stage.run(each, board, patience) for each in translated(block)],
+            lambda block, board, patience: [stage.run(in_snapshotter(block, world), board, patience)],
         )
+
+
+def in_snapshotter(block: Block, world: Snapshotter) -> SnapshotterBlock:
+    """A block as it is run there."""
+    from unikeel.bench.snapshotter import plan
+
+    [name] = SCENARIOS[block.group].groups[SNAPSHOTTER]
+    group = next(each for each in plan.GROUPS if each.name == name)
+    many = block.cells[0].level or group.many[1 if world.where == plan.VM else 0]
+    return plan.Block(world, name, tuple(world.contenders), block.first, block.rounds, many, 0, 0, block.guess)
+
+
+def _known(worlds: Iterable[W], snapshotter: str, names: Callable[[W], Sequence[str]]) -> W:
+    """The first world with this snapshotter. :raise InvalidArgument: there is none."""
+    worlds = list(worlds)
+    for world in worlds:
+        if snapshotter in names(world):
+            return world
+    known = dict.fromkeys(name for world in worlds for name in names(world))
+    raise InvalidArgument(f"the lab cannot measure {snapshotter} there", f"it can {', '.join(known)}")
 
 
 class Translated:

@@ -20,7 +20,7 @@ _PROCESSES: Final = ("qemu-system", "containerd-shim", "crun", "runc", "passt", 
 _SNAPSHOTTERS: Final = "/var/lib/containerd/io.containerd.snapshotter."
 #: How the kernel shows a file that has no name any more.
 _DELETED: Final = "(deleted)"
-_PATIENCE: Final = 5.0
+_PATIENCE: Final = 30.0
 _PAUSE: Final = 0.05
 
 Census: TypeAlias = frozenset[str]
