@@ -17,7 +17,8 @@ from unikeel.bench.campaign.plan import Block, Cell, World
 from unikeel.bench.campaign.results import Results, Series
 from unikeel.bench.containerd import bases, stacks
 from unikeel.bench.containerd import plan as containerd_plan
-from unikeel.bench.evaluation import comparing
+from unikeel.bench.evaluation import comparing, wording
+from unikeel.bench.inference import Difference
 from unikeel.bench.rows import Board, Key
 from unikeel.bench.snapshotter import plan as snapshotter_plan
 from unikeel.errors import BadContent, InvalidArgument, Unavailable
@@ -231,6 +232,37 @@ def test_base_sizes_and_numbers_of_layers_are_compared_with_the_least() -> None:
     ]
     series = {key: Series(key, tuple(map(float, range(10))), {}, "", (), ()) for key in (*sizes, *images)}
     found = comparing.pairs(Results([], [], series, [], 0))
-    assert [(pair.first.key, pair.second.key) for pair in found] == [
-        (images[0], images[1]), (images[0], images[2]), (sizes[1], sizes[0]), (sizes[1], sizes[2]),
-    ]  # fmt: skip
+    assert [pair.name for pair in found] == [
+        (sizes[1], sizes[0]),
+        (sizes[1], sizes[2]),
+        (images[0], images[1]),
+        (images[0], images[2]),
+    ]
+
+
+def test_runtimes_are_compared_with_the_floor_and_snapshotters_within_their_containerd() -> None:
+    def task(image: str, strategy: str | None, runtime: str) -> Key:
+        return Key("warm", "task_create_start", "ms", image, strategy, "blockfile", f"io.containerd.{runtime}", 1, 0)
+
+    ours, floor, other = (
+        task("hello", "cache", "unikeel.v2"),
+        task("busybox", None, "runc.v2"),
+        task("busybox", None, "x.v1"),
+    )
+    blockfile, file, devmapper, thin = (
+        Key("serial", "prepare", "ms", snapshotter=name, concurrency=1)
+        for name in ("blockfile", "file", "devmapper", "thin")
+    )
+    keys = (ours, floor, other, blockfile, file, devmapper, thin)
+    series = {
+        key: Series(key, tuple(map(float, range(number, 10 + number))), {}, "", (), ())
+        for number, key in enumerate(keys)
+    }
+    found = comparing.pairs(Results([], [], series, [], 0))
+    assert [pair.name for pair in found] == [(floor, ours), (floor, other), (blockfile, file), (devmapper, thin)]
+    said = wording.difference(series[floor], series[ours], Difference(2.0, None, 0.01, -1))
+    assert said.endswith(
+        "hello under unikeel.v2 by `cache` takes 2.00  times as much as busybox under runc.v2 (p = 0.010)."
+    )
+    said = wording.difference(series[devmapper], series[thin], Difference(0.5, None, 0.01, 1))
+    assert said.startswith("prepare (serial): devmapper takes 2.00  times as much as thin")

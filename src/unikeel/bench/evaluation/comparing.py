@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Final
 
 from unikeel.bench.campaign.results import Results, Series
+from unikeel.bench.containerd.plan import RUNC
 from unikeel.bench.evaluation import wording
 from unikeel.bench.evaluation.sorting import headline, level_of, question_of, size_of
 from unikeel.bench.inference import Difference, compare, judged, ratio_interval
 from unikeel.bench.rows import Key
+from unikeel.bench.snapshotter.plan import COMPARED
 from unikeel.values import NamedTuple
 
 #: With fewer attempts than this nothing is compared.
 LEAST: Final = 5
 #: Questions whose single starts are taken together, and so are not independent: only what a whole burst took is compared.
 _TOGETHER: Final = ("burst", "churn")
+#: Questions to a snapshotter by itself.
+_ALONE: Final = ("prepare", "view")
 _SINGLE: Final = ("ready", "task_create")
 
 
@@ -45,7 +49,8 @@ def _with_interval(pair: Pair) -> Pair:
 
 
 def tested(results: Results) -> list[Pair]:
-    """All that are looked at, their p corrected for all: strategies with each other; with many siblings against with none; large images against small ones."""
+    """All that are looked at, their p corrected for all: strategies with each other; with many siblings against with none; large images, bases and numbers of
+    layers against small ones; runtimes with the floor; snapshotters of one containerd with each other."""
     found = [
         pair for pair in _candidates(results.series.values()) if min(each.sampled.attempts for each in pair) >= LEAST
     ]
@@ -57,25 +62,48 @@ def _candidates(series: Iterable[Series]) -> Iterator[tuple[Series, Series]]:
     wanted = [each for each in series if headline(each.key) and not _dependent(each.key)]
     for group in _grouped(wanted, lambda key: key._replace(strategy=None)):
         yield from combinations(group, 2)
-    for group in _grouped(
-        [each for each in wanted if question_of(each.key) == "siblings"], lambda key: key._replace(siblings=None)
-    ):
-        ordered = sorted(group, key=lambda each: each.key.siblings or 0)
-        yield from ((ordered[0], other) for other in ordered[1:])
+    yield from _with_the_least(
+        wanted, "siblings", lambda key: key._replace(siblings=None), lambda key: key.siblings or 0
+    )
+    yield from _with_the_least(
+        wanted, "image-size", lambda key: key._replace(image=None), lambda key: size_of(key) or 0
+    )
+    yield from _with_the_least(wanted, "base-size", lambda key: key._replace(scenario=""), level_of)
     layered = [each for each in wanted if question_of(each.key) == "layers"]
     for group in _grouped(layered, lambda key: key._replace(scenario="layers")):
         yield from combinations(group, 2)
     for group in _grouped(layered, lambda key: key._replace(image=None)):
         yield from ((group[0], other) for other in group[1:])
-    based = [each for each in wanted if question_of(each.key) == "base-size"]
-    for group in _grouped(based, lambda key: key._replace(scenario="base-size")):
-        ordered = sorted(group, key=lambda each: level_of(each.key))
+    yield from _runtimes(wanted)
+    yield from _snapshotters(wanted)
+
+
+def _with_the_least(
+    series: Sequence[Series], question: str, by: Callable[[Key], Key], level: Callable[[Key], int]
+) -> Iterator[tuple[Series, Series]]:
+    """Those of a question that differ in its level alone: the least with each of the others."""
+    for group in _grouped([each for each in series if question_of(each.key) == question], by):
+        ordered = sorted(group, key=lambda each: level(each.key))
         yield from ((ordered[0], other) for other in ordered[1:])
-    for group in _grouped(
-        [each for each in wanted if question_of(each.key) == "image-size"], lambda key: key._replace(image=None)
-    ):
-        ordered = sorted(group, key=lambda each: size_of(each.key) or 0)
-        yield from ((ordered[0], other) for other in ordered[1:])
+
+
+def _runtimes(series: Sequence[Series]) -> Iterator[tuple[Series, Series]]:
+    """containerd's own runtime, which runs the same program every time, with every other runtime."""
+    tasks = [
+        each for each in series if each.key.metric == "task_create_start" and question_of(each.key) == "sequential"
+    ]
+    for group in _grouped(tasks, lambda key: key._replace(strategy=None, runtime=None, image=None)):
+        floors = [each for each in group if each.key.runtime == RUNC]
+        yield from ((floor, other) for floor in floors for other in group if other.key.runtime != RUNC)
+
+
+def _snapshotters(series: Sequence[Series]) -> Iterator[tuple[Series, Series]]:
+    """Snapshotters that took turns in one containerd. What was measured in different worlds, one of them emulated, is not compared."""
+    alone = [each for each in series if question_of(each.key) in _ALONE and each.key.runtime is None]
+    for group in _grouped(alone, lambda key: key._replace(snapshotter=None)):
+        for first, second in combinations(group, 2):
+            if any({first.key.snapshotter, second.key.snapshotter} <= set(world.contenders) for world in COMPARED):
+                yield first, second
 
 
 def _dependent(key: Key) -> bool:

@@ -87,7 +87,9 @@ def series(key: Key) -> str:
 def difference(first: Series, second: Series, found: Difference) -> str:
     """Two series compared, one sentence. Nothing is called a difference that is not significant."""
     one, other = _apart(first.key, second.key)
-    about = series(second.key)
+    about = series(
+        second.key if first.key.snapshotter == second.key.snapshotter else second.key._replace(snapshotter=None)
+    )
     if not found.significant:
         return f"{about}: no significant difference between {one} and {other} ({p_value(found.p)})."
     quicker, slower = (one, other) if found.direction < 0 else (other, one)
@@ -112,14 +114,24 @@ def undecided(first: Series, second: Series, found: Difference) -> str:
 
 def _apart(first: Key, second: Key) -> tuple[str, str]:
     """What two series differ in."""
+    if first.runtime != second.runtime:
+        return _running(first), _running(second)
     if first.strategy != second.strategy:
         return f"`{first.strategy}`", f"`{second.strategy}`"
+    if first.snapshotter != second.snapshotter:
+        return f"{first.snapshotter}", f"{second.snapshotter}"
     by = f" by `{first.strategy}`" if first.strategy else ""
     if first.scenario != second.scenario:
         return f"{first.scenario}{by}", f"{second.scenario}{by}"
     if first.siblings != second.siblings:
         return f"{first.siblings} siblings{by}", f"{second.siblings} siblings{by}"
     return f"{first.image}{by}", f"{second.image}{by}"
+
+
+def _running(key: Key) -> str:
+    """What runs, and under which runtime."""
+    by = f" by `{key.strategy}`" if key.strategy else ""
+    return f"{key.image} under {(key.runtime or '').removeprefix('io.containerd.')}{by}"
 
 
 def change(one: Series, found: Difference) -> str:
