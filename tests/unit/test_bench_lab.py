@@ -110,7 +110,7 @@ print('{{"end": true}}')
 def test_a_sample_is_kept_while_the_next_one_is_taken(tmp_path: Path) -> None:
     listener = _Listener(tmp_path / "kept")
     argv = [sys.executable, "-c", _WAITS, str(listener.path)]
-    found = following.taken(_Here(), argv, Board(listener), "warm of blockfile", 60)  # type: ignore[arg-type]
+    found = following.taken(_Here(), argv, Board(listener), "warm of blockfile", 60, directory=str(tmp_path))  # type: ignore[arg-type]
     assert listener.values == [1.5, 2.5]
     assert (found.complete, found.environment) == (True, {"kernel": "6"})
 
@@ -129,7 +129,7 @@ def test_what_was_measured_stays_when_a_block_does_not_end_well(
 ) -> None:
     listener = _Listener(tmp_path / "kept")
     with pytest.raises(error, match=message):
-        following.taken(_Here(), [sys.executable, "-c", program], Board(listener), "warm", 5)  # type: ignore[arg-type]
+        following.taken(_Here(), [sys.executable, "-c", program], Board(listener), "warm", 5, directory=str(tmp_path))  # type: ignore[arg-type]
     assert listener.values == [1.5]
 
 

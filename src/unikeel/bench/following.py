@@ -21,18 +21,21 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks, multiplied by the place's slowness.
 _PAUSE: Final = 0.5
+_DIRECTORY: Final = "/var/tmp"  # noqa: S108 - of the lab, which has one user
 _ERRORS_KEPT: Final = 1000
 #: $1 takes what the rest of the words prints.
 _INTO_FILE: Final = 'out=$1; shift; exec "$@" >"$out"'
 
 
-def taken(place: Place, argv: Sequence[str], board: Board, what: str, timeout: float) -> Found:
+def taken(
+    place: Place, argv: Sequence[str], board: Board, what: str, timeout: float, *, directory: str = _DIRECTORY
+) -> Found:
     """Run a program that prints :mod:`unikeel.bench.lines` to its end, its samples on the board as they come.
 
-    :param what: its name in messages. :param timeout: seconds after which it is stuck.
+    :param what: its name in messages. :param timeout: seconds after which it is stuck. :param directory: of the lab, where the file is made.
     :raise Unavailable: it cannot be run, or did not come to its end; what it had measured until then is on the board.
     """
-    path = f"/var/tmp/bench-{secrets.token_hex(6)}.lines"  # noqa: S108 - of the lab, which has one user
+    path = f"{directory}/bench-{secrets.token_hex(6)}.lines"
     work = _Work(lambda: place.run(["sh", "-c", _INTO_FILE, "sh", path, *argv], timeout=timeout, check=False))
     reader, read = Reader(board), 0
     while True:
