@@ -143,7 +143,9 @@ def test_7_clocks_count_nanoseconds_and_do_not_jump(tmp_path: Path, monkeypatch:
         monkeypatch.setattr(time, name, lambda: 0)
     board, made = Board(), iter(range(100))
     store = SimpleNamespace(prepare=lambda *_: next(made), view=lambda *_: next(made), remove=lambda *_: None)
-    stage = SimpleNamespace(engine=SimpleNamespace(services=SimpleNamespace(snapshots=store)), parent=lambda _: "parent")
+    stage = SimpleNamespace(
+        engine=SimpleNamespace(services=SimpleNamespace(snapshots=store)), parent=lambda _: "parent"
+    )
     world = SimpleNamespace(stage=stage, name=lambda: f"x-{next(made)}")
     for scenario in ("prepare", "view"):
         snapshots._sample(world, _CELL._replace(scenario=scenario), board)  # type: ignore[arg-type]

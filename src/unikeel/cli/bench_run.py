@@ -31,6 +31,7 @@ COMMAND = Command(
     examples=(
         ("unikeel bench run", "the laptop campaign"),
         ("unikeel bench run --campaign lab --minutes 4", "some of the lab campaign; again for more"),
+        ("unikeel bench run --campaign lab --world containerd:erofs", "what the lab campaign has for that world; the rest another time"),
         ("unikeel bench run sequential boot-size --samples 100 --output mine.jsonl", "two scenarios, more samples"),
     ),
     details="It is interrupted by Ctrl-C and continued by the same command: what was measured is on disk, and is never measured twice but for "
