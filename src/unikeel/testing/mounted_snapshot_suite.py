@@ -19,9 +19,13 @@ from pathlib import Path
 import pytest
 
 from unikeel.errors import FailedPrecondition
+from unikeel.kernel import libc
 from unikeel.snapshots.contract import Mount, SnapshotStore
 
 _LAYERS = 128
+#: Of mount(2).
+_READ_ONLY = 1
+_REMOUNT = 32
 
 Tree = dict[str, tuple[int, int, int, str]]
 
@@ -36,7 +40,18 @@ def mounted(mounts: list[Mount], target: Path) -> Iterator[Path]:
     try:
         yield target
     finally:
+        if "ro" not in mount.options:
+            _write_out(target)
         subprocess.run(["umount", os.fspath(target)], check=True)
+
+
+def _write_out(target: Path) -> None:
+    """Have a mounted file system become read-only, and clean with that. To unmount it does the same only if no mount namespace that was made meanwhile has it
+    mounted, too, as any process of the host may have made one.
+    """
+    place = os.fsencode(target)
+    if libc.library().mount(None, place, None, _REMOUNT | _READ_ONLY, None) != 0:
+        raise libc.fail(f"remount {target}")
 
 
 def tree(root: Path) -> Tree:
