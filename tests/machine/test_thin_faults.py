@@ -257,6 +257,20 @@ def test_a_spare_becomes_what_was_asked_for(process: Process) -> None:
         store.make_spares("nobody", 1)
 
 
+def test_a_spare_whose_device_is_gone(process: Process) -> None:
+    store = process.store
+    committed(store, "base", "", "base")
+    store.make_spares("base", 1)
+    (number,) = store._spares._records.all()
+    assert store._devices.hide(number)
+    assert store._devices.delete(number)
+    with pytest.raises(UnikeelError):
+        store.prepare("key", "base")
+    assert names(store) == {"base"}
+    (mount,) = store.prepare("key", "base")
+    assert read_content(mount.source) == "base"
+
+
 def test_a_spare_does_not_keep_its_parent(pool: Pool, process: Process) -> None:
     store = process.store
     committed(store, "base")

@@ -1,6 +1,6 @@
 """Snapshots made ahead for parents in demand: giving one a name is all that a Prepare then has to do.
 
-A thread tops them up, one at a time and only while no Prepare is under way, within a budget. They are given back when nobody has asked for their parent for a
+A thread tops them up, one at a time and while the store is idle, within a budget. They are given back when nobody has asked for their parent for a
 while, when the pool is getting full, and with their parent, which they never keep from being removed.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from typing import Final
 
 from unikeel.errors import NotFound, UnikeelError
@@ -19,14 +19,13 @@ from unikeel.snapshots.rows import Record
 from unikeel.snapshots.spare_records import SpareRecords
 from unikeel.snapshots.thin.devices import ThinDevices
 from unikeel.snapshots.thin.errors import pool_errors
+from unikeel.snapshots.thin.idle import Idleness
 from unikeel.snapshots.thin.tidying import ThinTidier
 from unikeel.values import NamedTuple
 
 _log = logging.getLogger("unikeel.snapshots")
 #: How often the thread looks for spares that nobody wants any more, in seconds.
 _LOOK: Final = 60.0
-#: How long it lets Prepares go first before it goes on all the same, in seconds.
-_COURTESY: Final = 1.0
 
 
 class SpareLimits(NamedTuple):
@@ -62,25 +61,19 @@ class Spares:
         self._scarce = scarce
         self._demand: dict[int, list[float]] = {}
         self._seen: set[int] = set()
-        self._foreground = 0
+        self._idleness = Idleness()
+        #: Something is wanted; the thread waits for that.
         self._changed = False
+        self._waiting = False
         self._closing = False
         self._news = threading.Condition()
         self._thread: threading.Thread | None = None
 
     # --- what the store says ------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def preparing(self) -> Iterator[None]:
-        """A Prepare is under way."""
-        with self._news:
-            self._foreground += 1
-        try:
-            yield
-        finally:
-            with self._news:
-                self._foreground -= 1
-                self._news.notify_all()
+    def calling(self) -> AbstractContextManager[None]:
+        """A call of the store is being answered."""
+        return self._idleness.calling()
 
     def asked_for(self, origin: int) -> None:
         """Somebody prepared a snapshot on the committed record of this id, and others may."""
@@ -96,7 +89,8 @@ class Spares:
             if self._thread is None and not self._closing:
                 self._thread = threading.Thread(target=self._work, name="spares", daemon=True)
                 self._thread.start()
-            self._news.notify_all()
+            if self._waiting:
+                self._news.notify_all()
 
     def close(self) -> None:
         """End the thread; spares stay. Closing twice is fine."""
@@ -146,13 +140,16 @@ class Spares:
                 busy = False
 
     def _goes_on(self, *, busy: bool) -> bool:
-        """Wait for what the thread waits for: that no Prepare is under way, or that there is something to do; False at the end."""
+        """Wait until there is something to do, and then until the store is idle; False at the end."""
         with self._news:
-            if busy:
-                self._news.wait_for(lambda: self._closing or not self._foreground, _COURTESY)
-            else:
+            if not busy:
+                self._waiting = True
                 self._news.wait_for(lambda: self._closing or self._changed, _LOOK)
+                self._waiting = False
             self._changed = False
+            since = time.monotonic()
+            while not self._closing and (seconds := self._idleness.put_off(since)):
+                self._news.wait(seconds)
             return not self._closing
 
     def _step(self) -> bool:

@@ -115,11 +115,11 @@ class ThinStore(RecordedStore):
         """See the contract; snapshots are always raw. Two durable transactions, one message to the pool, and four ioctls beside these."""
         del formats
         self._admit()
-        with self._spares.preparing():
+        with self._spares.calling():
             record = self._begin(key, parent, Kind.ACTIVE, labels)
             failpoint("thin.prepare.recorded")
             if record.ready:  # it was a spare
-                path = self._shown(record)
+                path = self._shown_at_once(record)
             else:
                 with self._making(record):
                     path = self._make(record)
@@ -183,16 +183,21 @@ class ThinStore(RecordedStore):
 
     def view(self, key: str, parent: str, labels: Mapping[str, str] | None = None) -> list[Mount]:
         """See the contract. A record, and the parent's own device, which is mostly active already."""
-        record = self._begin(key, parent, Kind.VIEW, labels)
-        failpoint("thin.view.recorded")
-        try:
-            path = self._shown(record)
-        except BaseException:
-            with suppress(UnikeelError):
-                self._metadata.discard(key)
-            raise
+        with self._spares.calling():
+            record = self._begin(key, parent, Kind.VIEW, labels)
+            failpoint("thin.view.recorded")
+            path = self._shown_at_once(record)
         failpoint("thin.view.done")
         return [Mount("ext4", path, _READ_ONLY)]
+
+    def _shown_at_once(self, record: Record) -> str:
+        """The path of what was there before it was asked for; if it cannot be shown, nothing was asked for."""
+        try:
+            return self._shown(record)
+        except BaseException:
+            with suppress(UnikeelError):
+                self._metadata.discard(record.info.name)
+            raise
 
     def import_committed(self, name: str, labels: Mapping[str, str] | None, fill: Callable[[int], object]) -> Info:
         """See the contract."""
@@ -252,9 +257,15 @@ class ThinStore(RecordedStore):
     def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, *, parent: str = "") -> None:
         """See the contract. The device's data is on the disk before; one transaction, within which it becomes read-only. If somebody has it mounted against the
         rules, what is committed is a copy of this moment, which that one cannot write to."""
-        self._check_free(name)
-        record = self._metadata.find(key)
-        self._check_committable(record, parent)
+        with self._spares.calling():
+            self._check_free(name)
+            record = self._metadata.find(key)
+            self._check_committable(record, parent)
+            self._commit(name, record, labels)
+        failpoint("thin.commit.done")
+
+    def _commit(self, name: str, record: Record, labels: Mapping[str, str] | None) -> None:
+        key = record.info.name
         self._shown(record)
         with self._errors(f"commit snapshot {key!r}"):
             try:
@@ -270,7 +281,6 @@ class ThinStore(RecordedStore):
                 self._commit_sealed(name, record, labels or {}, fd)
             finally:
                 os.close(fd)
-        failpoint("thin.commit.done")
 
     def _commit_sealed(self, name: str, record: Record, labels: Mapping[str, str], fd: int) -> None:
         def seal() -> None:
@@ -299,6 +309,11 @@ class ThinStore(RecordedStore):
             failpoint("thin.commit.copied")
             mapped = self._devices.mapped(record.id)
             self._metadata.replace(record, made, self._used(record, mapped), mapped)
+
+    def remove(self, key: str) -> None:
+        """See the contract."""
+        with self._spares.calling():
+            super().remove(key)
 
     def cleanup(self) -> int:
         """See the contract. In batches, so that another process may take part. Devices of committed snapshots that are not in use go back to the kernel, too."""
