@@ -15,7 +15,9 @@ from engine_leftovers import host_leftovers, limit, records, wait_keeper_gone
 from engine_stages import LONG, PATIENCE, Stage
 from file_teller import compile_teller
 from ordinary_images import docker_archive
+from unikeel.engine.ending import adopt
 from unikeel.errors import InvalidArgument
+from unikeel.keeper.wire import UNSERVED
 from unikeel.model.volumes import parse
 
 _STATE = unikeel.ContainerState
@@ -98,6 +100,32 @@ def test_volumes_reach_a_guest_and_it_ends_with_their_server(engine: unikeel.Eng
         os.kill(int(file.read()), signal.SIGKILL)
     assert container.wait(PATIENCE) == 137
     assert container.refresh().reason == "the file server of the guest's shared directories has ended"
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_end_of_a_file_server_is_seen_by_the_next_keeper(
+    engine: unikeel.Engine, stage: Stage, *, before: bool
+) -> None:
+    """Whether it comes before that one has adopted the monitor, or after."""
+    if not LONG:
+        return  # each is a guest of its own
+    container = create(engine, stage, "wait", volumes=VOLUMES)
+    container.start(ready="console:waiting", seconds=PATIENCE)
+    with open(os.path.join(stage.root, "containers", container.id, "fs1", "pid"), encoding="ascii") as file:
+        server = int(file.read())
+    keeper = engine._services.keeper.ask({"op": "hello"})["pid"]
+    assert isinstance(keeper, int)
+    os.kill(keeper, signal.SIGKILL)
+    if before:
+        os.kill(server, signal.SIGKILL)
+    assert adopt(engine._services, engine._services.containers.get(container.id))
+    if not before:
+        os.kill(server, signal.SIGKILL)
+    container.wait(PATIENCE)
+    with open(os.path.join(stage.root, "containers", container.id, "monitor.log"), encoding="utf-8") as file:
+        assert UNSERVED in file.read()
+    container.remove()
+    wait_keeper_gone(stage.root)
 
 
 def test_a_shared_root_has_them_too_and_keeps_what_the_guest_writes(engine: unikeel.Engine, stage: Stage) -> None:

@@ -114,7 +114,7 @@ def test_cloud_hypervisor_with_everything() -> None:
             *("--api-socket", "fd=7"),
             *("--cpus", "boot=2", "--memory", "size=512M"),
             *("--serial", "tty", "--console", "off", "--seccomp", "true"),
-            *("--disk", "path=/proc/self/fd/5,id=rootfs,readonly=on"),
+            *("--disk", "path=/proc/self/fd/5,id=rootfs,image_type=raw,readonly=on"),
             *("--net", "fd=6,mac=52:54:00:12:34:56,mtu=1400"),
             *("--kernel", "/proc/self/fd/3", "--initramfs", "/proc/self/fd/4"),
             "--cmdline",

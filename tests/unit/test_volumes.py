@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from unikeel.errors import InvalidArgument, Unimplemented
 from unikeel.model.rootfs import Rootfs
 from unikeel.model.volumes import Volume, parse
-from unikeel.model.ways import MOST, Receiver, Way, way
+from unikeel.model.ways import MOST, Receiver, Way, place, way
 
 OWN = Receiver("linux", "qemu", Rootfs.SNAPSHOT, own_init=True, shared=("virtiofs", "9p"))
 DATA = Volume("/srv", "/data")
@@ -70,6 +70,6 @@ def test_what_cannot_be_given_is_an_error_that_names_it() -> None:
     ):
         way([DATA], Receiver("mirage", "spt", Rootfs.NONE))
     with pytest.raises(InvalidArgument, match="two volumes are to be at '/data'"):
-        way([DATA, DATA], OWN)
+        place([DATA, DATA], OWN)
     with pytest.raises(InvalidArgument, match="256 volumes, not 257"):
-        way([Volume("/srv", f"/data/{number}") for number in range(MOST + 1)], OWN)
+        place([Volume("/srv", f"/data/{number}") for number in range(MOST + 1)], OWN)

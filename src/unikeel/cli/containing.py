@@ -18,7 +18,7 @@ OPTIONS: Final = (
     Option(("-e", "--env"), "set an environment variable of the guest: NAME=VALUE", "ENV", many=True),
     Option(
         ("-v", "--volume"),
-        "give the guest a directory or a file of this host: HOST:GUEST[:ro]",
+        "give the guest a directory, a file or a disk of this host: HOST:GUEST[:ro], HOST:GUEST:disk[,ro]",
         "VOLUME",
         many=True,
         complete=FILES,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from unikeel.guests.contract import Guest
     from unikeel.images.users import User
     from unikeel.model.rootfs import RootfsChoice
-    from unikeel.model.ways import Placed
+    from unikeel.model.ways import Placed, Receiver
     from unikeel.monitors.contract import Traits
 
 _MEMORY_MIN_MIB = 16
@@ -136,7 +136,9 @@ def _settings(services: Services, image: Image, options: Options, guest: GuestCo
         raise InvalidArgument(error.message, error.hint) if options.monitor else error from None
     traits = find_monitor(guest.monitor).traits
     kind = find_guest(guest.type)
-    choice, placed = _root_and_volumes(services, options, guest, kind, traits)
+    # As other container tools have it: given arguments replace the image's command, not its entry point.
+    args = (*image.entrypoint, *(options.args or image.cmd))
+    choice, placed = _root_and_volumes(services, options, guest, args, traits)
     memory = whole_mib(options.memory or config.monitor_memory)
     cpus = options.cpus or config.monitor_cpus
     if memory < _MEMORY_MIN_MIB:
@@ -151,8 +153,7 @@ def _settings(services: Services, image: Image, options: Options, guest: GuestCo
         services.notice(f"guest {guest.type} takes no arguments: those given have no effect")
     return Settings(
         guest=guest,
-        # As other container tools have it: given arguments replace the image's command, not its entry point.
-        args=(*image.entrypoint, *(options.args or image.cmd)),
+        args=args,
         env=_merged(environment),
         memory_mib=memory,
         cpus=cpus,
@@ -172,24 +173,52 @@ def _settings(services: Services, image: Image, options: Options, guest: GuestCo
         gid=user.gid,
         workdir=image.workdir,
         share=choice.share,
-        volumes=options.volumes,
+        volumes=placed.volumes,
         way=placed.way.value,
         volumes_share=placed.share,
+        image_disk=choice.image_disk,
     )
 
 
 def _root_and_volumes(
-    services: Services, options: Options, guest: GuestConfig, kind: Guest, traits: Traits
+    services: Services, options: Options, guest: GuestConfig, args: tuple[str, ...], traits: Traits
 ) -> tuple[RootfsChoice, Placed]:
+    from unikeel.guests import guest as find_guest
     from unikeel.model.rootfs import Able, choose_rootfs
-    from unikeel.model.ways import Receiver, place
+    from unikeel.model.ways import Receiver
 
+    kind = find_guest(guest.type)
     shared, no_share = _shareable(services, kind, traits)
-    choice = choose_rootfs(
-        guest, Able(kind.block, kind.initrd, "ext4", shared=shared, no_share=no_share, image_disk=bool(traits.disks))
+    extra_disks = bool(traits.disks) and _mounts_disks(guest, args)
+    able = Able(
+        kind.block,
+        kind.initrd,
+        "ext4",
+        shared=shared,
+        no_share=no_share,
+        image_disk=bool(traits.disks),
+        extra_disks=extra_disks,
     )
-    receiver = Receiver(guest.type, guest.monitor, choice.kind, bool(guest.kernel), shared)
-    return choice, place(options.volumes, receiver)
+    choice = choose_rootfs(guest, able)
+    return choice, _place(
+        options, Receiver(guest.type, guest.monitor, choice.kind, bool(guest.kernel), extra_disks, shared)
+    )
+
+
+def _mounts_disks(guest: GuestConfig, args: tuple[str, ...]) -> bool:
+    from unikeel.guests.urunit import mounts_disks
+
+    return mounts_disks(guest, args)
+
+
+def _place(options: Options, receiver: Receiver) -> Placed:
+    from unikeel.model.ways import NOWHERE, place
+
+    if not options.volumes:
+        return NOWHERE
+    from unikeel.engine.extra_disks import recognised
+
+    return place(recognised(options.volumes), receiver)
 
 
 def _shareable(services: Services, kind: Guest, traits: Traits) -> tuple[tuple[str, ...], str]:

@@ -21,6 +21,8 @@ from unikeel.values import NamedTuple
 DRIVERS: Final = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "crc32c_generic", "ext4", "evdev", "button")
 #: What sharing directories takes beyond them.
 SHARE_DRIVERS: Final = {"virtiofs": ("virtiofs",), "9p": ("9pnet_virtio", "9p")}
+#: What file systems of further disks take; those that are not here are ext4, or built in.
+DISK_DRIVERS: Final = {"xfs": ("xfs",), "btrfs": ("btrfs",), "erofs": ("erofs",), "squashfs": ("squashfs",)}
 #: Kernels after 6.14 have it built into their library under another name.
 _OPTIONAL: Final = ("crc32c_generic",)
 _PREFIX: Final = "vmlinuz-"

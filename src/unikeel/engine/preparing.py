@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping, Sequence
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,7 @@ from unikeel.records.failpoint import failpoint
 from unikeel.values import NamedTuple
 
 if TYPE_CHECKING:
+    from unikeel.engine.extra_disks import Extra
     from unikeel.monitors.contract import Facts
     from unikeel.snapshots.contract import Disk
 
@@ -51,6 +53,7 @@ def prepare(
 ) -> Prepared:
     """Have boot files, disk, sockets and bundle ready. Descriptors are closed by ``stack``. Raises as :func:`unikeel.engine.starting.start`."""
     uid = services.uid(container.slot)
+    traits = monitors.monitor(settings.guest.monitor).traits
     with timeline.span("monitor"):
         facts = services.facts(settings.guest.monitor)
         accel = services.accelerator(settings.guest.monitor, facts, settings.accel)
@@ -65,8 +68,12 @@ def prepare(
     with timeline.span("plan"):
         request = _request(container, settings, accel, disk, network.net)
         share_fds: tuple[int, ...] = ()
+        extra_fds: tuple[int, ...] = ()
         if settings.share or settings.volumes:
-            request, share_fds = _shared(services, container, settings, request, uid, stack)
+            request, share_fds, extra_fds = _shared(services, container, settings, request, uid, stack)
+        if settings.image_disk or any(volume.disk for volume in settings.volumes):
+            extra = _extra(services, container, settings, boot, uid, stack)
+            request, extra_fds = request._replace(extra=(*extra.disks, *request.extra)), (*extra.fds, *extra_fds)
         own = boot.files["initrd"].fd.fileno() if "initrd" in boot.files else -1
         kernel_fd = boot.files["kernel"].fd.fileno() if "kernel" in boot.files else -1
         if settings.guest.kernel:
@@ -84,12 +91,21 @@ def prepare(
             descriptors[FileRole.INITRD] = initrd_fd
         if plan.reopens and FileRole.DISK in descriptors:
             os.fchown(descriptors[FileRole.DISK], uid, uid)
-        fds = in_order(plan, descriptors, {**network.fds, FileRole.SHARE: share_fds})
+        fds = in_order(plan, descriptors, {**network.fds, FileRole.EXTRA: extra_fds, FileRole.SHARE: share_fds})
         standard = streams(directory, plan, stack)
     with timeline.span("bundle"):
-        _write_bundle(services, container, settings, plan, uid, network)
+        blocks = block_numbers(fds) if traits.reopens else ()
+        _write_bundle(services, container, settings, plan, uid, network, blocks)
     failpoint("start.bundle")
     return Prepared(plan, fds, network.helper, helper_fd, boot, standard)
+
+
+def block_numbers(fds: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """The numbers (major, minor) of the block devices among descriptors."""
+    for fd in fds:
+        info = os.fstat(fd)
+        if stat.S_ISBLK(info.st_mode):
+            yield os.major(info.st_rdev), os.minor(info.st_rdev)
 
 
 def in_order(
@@ -115,7 +131,7 @@ def _acquire(services: Services, container: Container, settings: Settings, uid: 
     paths = {} if own_kernel else {"kernel": settings.guest.binary}
     if settings.initrd:
         paths["initrd"] = settings.guest.initrd
-    if settings.rootfs == Rootfs.IMAGE_DISK.value:
+    if settings.rootfs == Rootfs.IMAGE_DISK.value or settings.image_disk:
         paths["disk"] = settings.guest.block
     if not paths:
         return Acquired("none", hit=True, fallbacks=[], files={}, bytes=0, notes=[])
@@ -137,15 +153,37 @@ def _open_disk(
     services: Services, container: Container, settings: Settings, boot: Acquired, stack: ExitStack
 ) -> tuple[DiskSpec | None, dict[FileRole, int]]:
     """The guest's disk as descriptors: the writable one as itself, what lies beneath through a sealed clone of its directory."""
-    if "disk" in boot.files:
-        from unikeel.engine import image_disks
-        from unikeel.monitors import monitor
-
-        directory, image = services.layout.container(container.id), boot.files["disk"].fd.fileno()
-        return image_disks.provide(directory, image, frozenset(monitor(settings.guest.monitor).traits.disks), stack)
+    if "disk" in boot.files and not settings.image_disk:
+        return _image_disk(services, container, settings, boot, stack)
     if not settings.disk:
         return None, {}
     return open_snapshot(services.snapshots.disk(container.id), stack)
+
+
+def _image_disk(
+    services: Services, container: Container, settings: Settings, boot: Acquired, stack: ExitStack
+) -> tuple[DiskSpec, dict[FileRole, int]]:
+    from unikeel.engine import image_disks
+
+    directory, image = services.layout.container(container.id), boot.files["disk"].fd.fileno()
+    formats = frozenset(monitors.monitor(settings.guest.monitor).traits.disks)
+    return image_disks.provide(directory, image, formats, stack)
+
+
+def _extra(
+    services: Services, container: Container, settings: Settings, boot: Acquired, uid: int, stack: ExitStack
+) -> Extra:
+    """The guest's further disks, with their descriptors."""
+    from unikeel.engine import extra_disks
+
+    directory = services.layout.container(container.id)
+    reopens = monitors.monitor(settings.guest.monitor).traits.reopens
+    taker = extra_disks.Taker(uid, directory, reopens, extra_disks.mounted_by(settings.guest))
+    own = extra_disks.Extra()
+    if settings.image_disk:
+        spec, fds = _image_disk(services, container, settings, boot, stack)
+        own = extra_disks.of_image(spec, fds, boot.files["disk"].fd.fileno(), settings.image_disk, taker)
+    return extra_disks.joined(own, extra_disks.of_volumes(settings.volumes, taker, stack))
 
 
 def open_snapshot(disk: Disk, stack: ExitStack) -> tuple[DiskSpec, dict[FileRole, int]]:
@@ -208,13 +246,14 @@ def boot_default_kernel(services: Services, request: LaunchRequest, stack: ExitS
     kernel = default_kernel.find(services.config.kernel_image, services.config.kernel_modules)
     opened = stack.enter_context(default_kernel.open_image(kernel))
     more = {driver for share in request.shares for driver in default_kernel.SHARE_DRIVERS[share.kind]}
+    more |= {driver for disk in request.extra for driver in default_kernel.DISK_DRIVERS.get(disk.file_system, ())}
     return request._replace(own=default_kernel.own_init(kernel, sorted(more))), opened.fileno()
 
 
 def _shared(
     services: Services, container: Container, settings: Settings, request: LaunchRequest, uid: int, stack: ExitStack
-) -> tuple[LaunchRequest, tuple[int, ...]]:
-    """The request with what the guest shares with the host, and the descriptors for it."""
+) -> tuple[LaunchRequest, tuple[int, ...], tuple[int, ...]]:
+    """The request with what the guest shares with the host, or has a copy of, and the descriptors for shares and for disks."""
     from unikeel.engine import own_roots, sharing
     from unikeel.model.ways import Way
 
@@ -228,13 +267,18 @@ def _shared(
         uid,
         root=root,
         root_kind=settings.share,
-        volumes=settings.volumes,
+        volumes=[volume for volume in settings.volumes if not volume.disk],
         way=Way(settings.way),
         volumes_kind=settings.volumes_share,
+        own_init=bool(settings.guest.kernel),
     )
     found = sharing.share(services, wanted, stack)
     failpoint("start.shared")
-    return request._replace(shares=found.shares, volumes=found.volumes, added=found.added), found.fds
+    return (
+        request._replace(shares=found.shares, volumes=found.volumes, added=found.added, extra=found.extra),
+        found.fds,
+        found.extra_fds,
+    )
 
 
 def sockets(directory: str, plan: LaunchPlan, stack: ExitStack) -> dict[FileRole, int]:
@@ -271,7 +315,13 @@ def _helper_socket(helper: tuple[str, ...], stack: ExitStack) -> tuple[int, int]
 
 
 def _write_bundle(
-    services: Services, container: Container, settings: Settings, plan: LaunchPlan, uid: int, network: Network
+    services: Services,
+    container: Container,
+    settings: Settings,
+    plan: LaunchPlan,
+    uid: int,
+    network: Network,
+    blocks: Iterable[tuple[int, int]],
 ) -> None:
     """The bundle for the OCI runtime, and what later commands need to know of the plan."""
     summary = {
@@ -305,6 +355,7 @@ def _write_bundle(
         vcpus=settings.cpus,
         allowance=services.config.sandbox_monitor_allowance,
         network=network.namespace,
+        blocks=tuple(blocks),
     )
     _write_json(os.path.join(bundle, "config.json"), build(request))
 

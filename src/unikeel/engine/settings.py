@@ -72,6 +72,8 @@ class Settings(NamedTuple):
     #: How volumes reach the guest (:class:`unikeel.model.volumes.Way`), and by which file system, if by one of their own.
     way: str = "none"
     volumes_share: str = ""
+    #: Where the image's own disk image is mounted as a further disk; empty: nowhere.
+    image_disk: str = ""
 
     def to_json(self) -> dict[str, object]:
         """As the record stores it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
@@ -21,9 +22,9 @@ from unikeel.kernel.fd import OwnedFd
 from unikeel.kernel.paths import remove_tree
 from unikeel.model.cpio import File
 from unikeel.model.names import quote
-from unikeel.model.plan import ROOT_SHARE, VOLUMES, Mounted, Share
+from unikeel.model.plan import ROOT_SHARE, VOLUMES, Attached, Mounted, Share
 from unikeel.model.volumes import Volume
-from unikeel.model.ways import FILE_LIMIT, FILES_LIMIT, Way
+from unikeel.model.ways import Way
 from unikeel.records.failpoint import failpoint
 from unikeel.sandbox import file_server, remains
 from unikeel.sandbox.root import prepare_root
@@ -53,6 +54,8 @@ class Wanted(NamedTuple):
     volumes: Sequence[Volume] = ()
     way: Way = Way.NONE
     volumes_kind: str = ""
+    #: It boots with our own init, which mounts copies from its initrd.
+    own_init: bool = False
 
 
 class Shared(NamedTuple):
@@ -64,6 +67,9 @@ class Shared(NamedTuple):
     added: tuple[tuple[str, File], ...] = ()
     #: Why optional volumes are left out, a sentence each.
     left_out: tuple[str, ...] = ()
+    #: Disks that are copies, and their descriptors.
+    extra: tuple[Attached, ...] = ()
+    extra_fds: tuple[int, ...] = ()
 
 
 def share(services: Services, wanted: Wanted, stack: ExitStack) -> Shared:
@@ -72,7 +78,7 @@ def share(services: Services, wanted: Wanted, stack: ExitStack) -> Shared:
     :raise InvalidArgument: a volume is not there, or cannot be where it is wanted. :raise Unavailable: there is no server, or it does not start.
     """
     with ExitStack() as parts:
-        result = _archive(wanted) if wanted.way is Way.ARCHIVE else Shared()
+        result = _copied(wanted, stack) if wanted.way in (Way.ARCHIVE, Way.COPIES) else Shared()
         if wanted.root is not None:
             root = wanted.root()
             if wanted.way is Way.ROOT:
@@ -93,9 +99,24 @@ def share(services: Services, wanted: Wanted, stack: ExitStack) -> Shared:
     return result
 
 
+def _copied(wanted: Wanted, stack: ExitStack) -> Shared:
+    from unikeel.engine import copies
+
+    if wanted.way is Way.COPIES:
+        disks = copies.disks(wanted.volumes, stack)
+        return Shared(extra=disks.extra, extra_fds=disks.fds, left_out=disks.left_out)
+    found = copies.files(wanted.volumes, apart=wanted.own_init)
+    return Shared(added=found.files, volumes=found.mounted, left_out=found.left_out)
+
+
 def _part(path: str, volume: Volume, kind: str, uid: int, stack: ExitStack) -> trees.Part:
     attributes = mounts.SEALED if volume.read_only else _WRITABLE
     try:
+        if stat.S_ISBLK(os.stat(volume.source).st_mode):
+            raise InvalidArgument(
+                f"the volume {quote(volume.source)} is a block device, and is not to be given to a guest as a file",
+                "name it by a path beneath /dev, or as a disk: HOST:GUEST:disk",
+            )
         mapped = _mapped(volume.source, attributes, uid) if kind == "9p" else None
         mount = mapped or trees.clone(volume.source, attributes)
     except OSError as error:
@@ -132,49 +153,6 @@ def _tree(services: Services, make: Callable[[str], OwnedFd]) -> OwnedFd:
             f"no volume can be at {quote(str(error.filename))} in the guest: {error.strerror}",
             "name a place that the image has, or that can be made there",
         ) from None
-
-
-def _archive(wanted: Wanted) -> Shared:
-    """The volumes' content, for the initrd."""
-    added: list[tuple[str, File]] = []
-    left_out: list[str] = []
-    left = FILES_LIMIT
-    for volume in wanted.volumes:
-        try:
-            data, mode = _content(volume.source)
-        except InvalidArgument as error:
-            if not volume.optional:
-                raise
-            left_out.append(f"the volume at {volume.target} is left out: {error.message}")
-            continue
-        left -= len(data)
-        if left < 0:
-            raise InvalidArgument(
-                f"the volumes have more than {FILES_LIMIT} bytes, and this guest can only be given copies"
-            )
-        added.append((volume.target, File(data, mode)))
-    return Shared(added=tuple(added), left_out=tuple(left_out))
-
-
-def _content(path: str) -> tuple[bytes, int]:
-    import stat
-
-    try:
-        with OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)) as file:
-            info = os.fstat(file.fileno())
-            if not stat.S_ISREG(info.st_mode):
-                raise InvalidArgument(
-                    f"the volume {quote(path)} is not a regular file, and this guest can only be given copies of files"
-                )
-            with open(file.fileno(), "rb", closefd=False) as reader:
-                data = reader.read(FILE_LIMIT + 1)
-    except OSError as error:
-        raise InvalidArgument(f"the volume {quote(path)} cannot be read: {error.strerror}") from None
-    if len(data) > FILE_LIMIT:
-        raise InvalidArgument(
-            f"the volume {quote(path)} has more than {FILE_LIMIT} bytes, and this guest can only be given a copy"
-        )
-    return data, stat.S_IMODE(info.st_mode) & 0o777
 
 
 # -- who serves them -----------------------------------------------------------------------------------------------------

@@ -87,7 +87,9 @@ class Linux:
         return Added(archive=cpio.archive(files)) if files else Added()
 
     def cmdline(self, request: LaunchRequest) -> str:
-        """The kernel command line, at most 2047 bytes."""
+        """The kernel command line, at most 2047 bytes. :raises InvalidArgument: as well if nobody in the guest could be told of a further disk."""
+        if request.extra and request.own is None and not _is_configured(request):
+            raise InvalidArgument(f"nothing in the guest could be told to mount a disk at {request.extra[0].target}")
         return within(" ".join(_words(request)), CMDLINE_LIMIT, self.name)
 
 

@@ -22,7 +22,7 @@ class Mirage(Plain):
 
     name = "mirage"
     #: It reads the device itself.
-    block = BlockSupport(supported=True)
+    block = BlockSupport(supported=True, single=True)
     initrd = False
     network = True
     addressed = True

@@ -12,10 +12,12 @@ from typing import Final
 from unikeel.errors import InvalidArgument
 from unikeel.model import cpio
 from unikeel.model.names import quote
-from unikeel.model.plan import ROOT_SHARE, VOLUMES, LaunchRequest, TapNet
+from unikeel.model.plan import ROOT_SHARE, VOLUMES, LaunchRequest, Mounted, TapNet
 
 SETTINGS: Final = "/unikeel.conf"
 MODULES: Final = "/modules"
+#: Where, in the archive, copies of volumes are: entries with numbers for names.
+COPIES: Final = "/volumes"
 #: As ``MOST_WORDS`` and ``MOST_GROUPS`` of ``init/settings.h``.
 WORDS_LIMIT: Final = 4096
 #: The file system that containers' disks have.
@@ -27,7 +29,7 @@ MOUNT_OPTIONS: Final = {"virtiofs": "", "9p": "trans=virtio,version=9p2000.L,msi
 def archive(request: LaunchRequest, disk: str) -> bytes:
     """The archive, for a request that has :attr:`~unikeel.model.plan.LaunchRequest.own`.
 
-    :param disk: what the root disk is called in the guest. :raises InvalidArgument: there is no program to run, or a value has a NUL.
+    :param disk: what the first disk is called in the guest, with an ``a`` at its end. :raises InvalidArgument: there is no program to run, or a value has a NUL.
     """
     own = request.own
     assert own is not None
@@ -35,6 +37,7 @@ def archive(request: LaunchRequest, disk: str) -> bytes:
         "/init": cpio.File(own.program, 0o755),
         SETTINGS: cpio.File(settings(request, disk), 0o400),
         **{f"{MODULES}/{name}": cpio.File(data, 0o400) for name, data in own.modules},
+        **dict(request.added),
     }
     return cpio.archive(files)
 
@@ -62,8 +65,8 @@ def _texts(request: LaunchRequest, disk: str) -> Iterator[tuple[str, str]]:
     volumes = request.share(VOLUMES)
     if volumes is not None:
         yield from (("x", volumes.kind), ("y", MOUNT_OPTIONS[volumes.kind]))
-        for volume in request.volumes:
-            yield ("v", f"{volume.name}:{'r' if volume.read_only else 'w'}:{volume.target}")
+    for volume in _mounted(request, disk):
+        yield ("v", f"{volume.name}:{'r' if volume.read_only else 'w'}:{volume.target}")
     network = request.network
     if network is not None:
         if network.address:
@@ -78,6 +81,16 @@ def _texts(request: LaunchRequest, disk: str) -> Iterator[tuple[str, str]]:
         yield ("e", variable)
     for word in request.args:
         yield ("a", word)
+
+
+def _mounted(request: LaunchRequest, disk: str) -> list[Mounted]:
+    """Volumes and disks, what is beneath another after it. A disk's name is its device, a comma and its file system."""
+    first = ord(disk[-1]) + (request.disk is not None)
+    disks = [
+        Mounted(f"{disk[:-1]}{chr(letter)},{extra.file_system}", extra.target, extra.disk.read_only)
+        for letter, extra in enumerate(request.extra, start=first)
+    ]
+    return sorted((*request.volumes, *disks), key=lambda volume: volume.target.count("/"))
 
 
 def _ipv6(network: TapNet) -> Iterator[tuple[str, str]]:

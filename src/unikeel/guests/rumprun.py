@@ -19,7 +19,7 @@ from unikeel.model.rootfs import BlockSupport
 #: Solo5's limit (include/solo5/spt_abi.h, hvt_abi.h: 8192 bytes with the NUL).
 CMDLINE_LIMIT: Final = 8191
 _PREFIX: Final = "1"
-#: Where the root disk appears; Rumprun's own root is in its kernel.
+#: Where its disk appears, if the image does not say; Rumprun's own root is in its kernel.
 _MOUNT_POINT: Final = "/data"
 
 
@@ -27,7 +27,7 @@ class Rumprun(Plain):
     """The guest type ``rumprun``."""
 
     name = "rumprun"
-    block = BlockSupport(supported=True, file_systems=("ext2",))
+    block = BlockSupport(supported=True, file_systems=("ext2",), single=True)
     initrd = False
     network = True
     addressed = True
@@ -57,7 +57,8 @@ def _members(request: LaunchRequest) -> Iterator[str]:
     if network is not None:
         yield _member("net", _net(network))
     if request.disk is not None:
-        yield _member("blk", {"source": "etfs", "path": "/dev/ld0a", "fstype": "blk", "mountpoint": _MOUNT_POINT})
+        place = request.guest.block_mount if request.guest.block and request.guest.block_mount != "/" else _MOUNT_POINT
+        yield _member("blk", {"source": "etfs", "path": "/dev/ld0a", "fstype": "blk", "mountpoint": place})
 
 
 def _net(network: Net) -> dict[str, str]:

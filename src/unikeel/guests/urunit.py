@@ -1,6 +1,7 @@
 """The configuration file of ``urunit``, the init of urunc's Linux images: what does not fit on a kernel command line.
 
-Sections of lines: ``UES`` variables… ``UEE``, then ``UCS`` ``UID:n`` ``GID:n`` ``WD:directory`` ``UCE``. There is no escape, so a line break in a value cannot be said.
+Sections of lines: ``UES`` variables… ``UEE``, then ``UCS`` ``UID:n`` ``GID:n`` ``WD:directory`` ``UCE``, and, of disks that it is to mount, ``UBS``, for each ``ID:serial``
+and ``MP:directory``, ``UBE``. There is no escape, so a line break in a value cannot be said, nor a variable that has no ``=`` and might be the end of a section.
 With an initrd as root, the file lies in it (:data:`PATH`, mode 0400); otherwise it is handed over as the initrd itself, which the kernel keeps and shows (``retain_initrd``,
 :data:`RETAINED`).
 """
@@ -11,8 +12,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from unikeel.errors import InvalidArgument
+from unikeel.model.image_fields import GuestConfig
 from unikeel.model.names import quote
-from unikeel.model.plan import LaunchRequest
+from unikeel.model.plan import Attached, LaunchRequest
 
 PATH: Final = "/urunit.conf"
 #: Where Linux shows an initrd that it was told to keep (Documentation/ABI/testing/sysfs-firmware-initrd).
@@ -22,8 +24,27 @@ MODE: Final = 0o400
 
 def is_urunit(request: LaunchRequest) -> bool:
     """Whether the guest's process is ``urunit``."""
-    argv = request.args or tuple(request.guest.cmdline.split())
+    return _is_urunit(request.guest, request.args)
+
+
+def _is_urunit(guest: GuestConfig, args: tuple[str, ...]) -> bool:
+    argv = args or tuple(guest.cmdline.split())
     return bool(argv) and "urunit" in argv[0]
+
+
+def mounts_disks(guest: GuestConfig, args: tuple[str, ...]) -> bool:
+    """Whether a guest can be told to mount disks: it boots with our own init, or ``urunit`` gets a configuration, which it does not behind an initrd that only loads the disk."""
+    if guest.type != "linux":
+        return False
+    if guest.kernel:
+        return True
+    # Disks of user-mode Linux have no serial number.
+    return _is_urunit(guest, args) and not (guest.initrd and guest.rootfs == "block") and guest.monitor != "uml"
+
+
+def disk_id(request: LaunchRequest, disk: Attached) -> str:
+    """What ``urunit`` finds a disk by. Firecracker's have a prefix in urunc's images."""
+    return ("FC" if request.guest.monitor == "firecracker" else "") + disk.disk.id
 
 
 def configuration(request: LaunchRequest) -> bytes:
@@ -33,8 +54,17 @@ def configuration(request: LaunchRequest) -> bytes:
 
 def _lines(request: LaunchRequest) -> Iterator[str]:
     yield "UES"
-    yield from request.env
+    for variable in request.env:
+        if "=" not in variable:
+            raise InvalidArgument(f"{quote(variable)} is not an environment variable", "write NAME=value")
+        yield variable
     yield from ("UEE", "UCS", f"UID:{request.uid}", f"GID:{request.gid}", f"WD:{request.workdir}", "UCE")
+    if not request.extra:
+        return
+    yield "UBS"
+    for disk in request.extra:
+        yield from (f"ID:{disk_id(request, disk)}", f"MP:{disk.target}")
+    yield "UBE"
 
 
 def _line(line: str) -> str:

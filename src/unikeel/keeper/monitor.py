@@ -78,6 +78,8 @@ class Monitor:
         self.end: tuple[int | None, int] | None = None
         #: When it is killed because a process that it cannot do without has ended, on the monotonic clock; 0: it is served.
         self.unserved = 0.0
+        #: Its file servers, if an earlier keeper had made them: they are not our children.
+        self.servers: list[int] = []
         #: When storing that is tried again, on the monotonic clock.
         self.retry_at = 0.0
         self.console: Console | None = None
@@ -200,6 +202,9 @@ class Monitor:
         if self.console is not None:
             self.console.close()
             self.console = None
+        for fd in self.servers:
+            os.close(fd)
+        self.servers.clear()
         for name in ("stderr", "pidfd"):
             fd = int(getattr(self, name))
             if fd >= 0:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import time
+from contextlib import suppress
+from functools import partial
 
 from unikeel.keeper import wire
 from unikeel.keeper.children import Children
@@ -18,7 +21,7 @@ from unikeel.keeper.failpoint import failpoint
 from unikeel.keeper.holding import Holding
 from unikeel.keeper.loop import Loop, say
 from unikeel.keeper.monitor import Monitor
-from unikeel.keeper.processes import exit_by_pidfd, has_ended, read_pid, remove_stand_in, start_time
+from unikeel.keeper.processes import exit_by_pidfd, has_ended, open_server, read_pid, remove_stand_in, start_time
 from unikeel.keeper.reaper import Reaper
 from unikeel.keeper.stdio import NAMES
 from unikeel.keeper.streams import Streams, stored
@@ -29,6 +32,8 @@ _CREATE_SECONDS = 60.0
 _REAP_SECONDS = 5.0
 _REAP_LOOK_SECONDS = 0.2
 _RETRY_SECONDS = 1.0
+#: The directories of file servers' bundles in a container's, as :data:`unikeel.engine.layout.SERVERS`.
+SERVERS = ("fs0", "fs1")
 #: A monitor that ends takes its file server along, which may be seen first: it is not killed over that.
 _UNSERVED_SECONDS = 2.0
 
@@ -229,6 +234,7 @@ class Monitors:
         monitor.pid, monitor.pidfd = pid, pidfd
         self._monitors[monitor.ident] = monitor
         self._loop.add(pidfd, lambda: self._adopted_exited(monitor))
+        self._watch_servers(monitor)
         if monitor.stderr >= 0:
             self._watch_stderr(monitor)
         try:
@@ -291,10 +297,28 @@ class Monitors:
         if pid > 1:
             self._children.claim(pid, lambda status: self._unserve(ident, status))
 
-    def _unserve(self, ident: str, status: int) -> None:
+    def _watch_servers(self, monitor: Monitor) -> None:
+        """Watch the file servers of an adopted monitor, whose bundles are in its directory; one that has ended is its end, too."""
+        for name in SERVERS:
+            pid_file = os.path.join(monitor.directory, name, "pid")
+            if not os.path.exists(pid_file):
+                continue
+            pidfd = open_server(pid_file, f"unikeel-{monitor.ident}.{name}")
+            if pidfd < 0:
+                self._unserve(monitor.ident, None)
+                continue
+            monitor.servers.append(pidfd)
+            self._loop.add(pidfd, partial(self._server_ended, monitor, pidfd))
+
+    def _server_ended(self, monitor: Monitor, pidfd: int) -> None:
+        self._loop.forget(pidfd)
+        self._unserve(monitor.ident, None)
+
+    def _unserve(self, ident: str, status: int | None) -> None:
         monitor = self._monitors.get(ident)
         if monitor is not None and monitor.end is None and not monitor.unserved:
-            say(f"the file server of {ident} ended with status {os.waitstatus_to_exitcode(status)}")
+            how = "" if status is None else f" with status {os.waitstatus_to_exitcode(status)}"
+            say(f"the file server of {ident} ended{how}")
             monitor.unserved = time.monotonic() + _UNSERVED_SECONDS
 
     def _watch_stderr(self, monitor: Monitor) -> None:
@@ -403,6 +427,8 @@ class Monitors:
             del self._monitors[monitor.ident]
         if monitor.helper:
             self._children.kill(monitor.helper)
+        for fd in monitor.servers:
+            self._loop.forget(fd)
         for fd, part in ((monitor.stderr, "e"), (monitor.pidfd, ""), (_number(monitor.console), "c")):
             self._loop.forget(fd)
             if part and fd >= 0:
@@ -433,7 +459,14 @@ class Monitors:
                 monitor.unserved = 0.0
                 if monitor.end is None and monitor.pid > 1:
                     monitor.remark(wire.UNSERVED)
-                    self._children.kill(monitor.pid)
+                    self._kill(monitor)
+
+    def _kill(self, monitor: Monitor) -> None:
+        if monitor.pidfd < 0:
+            self._children.kill(monitor.pid)
+            return
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(monitor.pidfd, signal.SIGKILL)
 
 
 def _number(console: Console | None) -> int:

@@ -17,6 +17,24 @@ def read_pid(path: str) -> int:
         return 0
 
 
+def open_server(pid_file: str, sandbox: str) -> int:
+    """A pidfd of the process in a sandbox of this name, which is in its cgroup's; -1: it has ended."""
+    pid = read_pid(pid_file)
+    try:
+        pidfd = os.pidfd_open(pid) if pid > 1 else -1
+    except ProcessLookupError:
+        return -1
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
+            is_right = sandbox in file.read()
+    except OSError:
+        is_right = False
+    if pidfd >= 0 and not is_right:
+        os.close(pidfd)
+        return -1
+    return pidfd
+
+
 def start_time(pid: int) -> int:
     """Field 22 of /proc/PID/stat: clock ticks since boot."""
     with open(f"/proc/{pid}/stat", "rb") as file:

@@ -19,10 +19,16 @@ _TRAILER: Final = "TRAILER!!!"
 
 
 class File(NamedTuple):
-    """A regular file of root's: its bytes and its permissions."""
+    """A file: its bytes (of a symbolic link, where it leads; of a directory, none), its permissions, its kind as :mod:`stat` has it, its user and group."""
 
     data: bytes
     mode: int = 0o644
+    kind: int = stat.S_IFREG
+    owner: tuple[int, int] = (0, 0)
+
+
+_DIRECTORY: Final = File(b"", 0o755, stat.S_IFDIR)
+_END: Final = File(b"", 0, 0)
 
 
 def archive(files: Mapping[str, File]) -> bytes:
@@ -37,9 +43,8 @@ def archive(files: Mapping[str, File]) -> bytes:
     pieces: list[bytes] = []
     for number, name in enumerate(sorted({*files, *directories}), start=1):
         file = files.get(name)
-        mode = stat.S_IFDIR | 0o755 if file is None else stat.S_IFREG | file.mode
-        pieces.append(_entry(name[1:], number, mode, b"" if file is None else file.data))
-    pieces.append(_entry(_TRAILER, 0, 0, b""))
+        pieces.append(_entry(name[1:], number, file or _DIRECTORY))
+    pieces.append(_entry(_TRAILER, 0, _END))
     return b"".join(pieces)
 
 
@@ -48,13 +53,13 @@ def _parents(path: str) -> Iterator[str]:
         yield path
 
 
-def _entry(name: str, inode: int, mode: int, data: bytes) -> bytes:
+def _entry(name: str, inode: int, file: File) -> bytes:
     text = name.encode(errors="surrogateescape") + b"\0"
-    links = 2 if stat.S_ISDIR(mode) else 1
+    links = 2 if stat.S_ISDIR(file.kind) else 1
     # inode, mode, uid, gid, links, time, size, two devices of two numbers each, length of the name, checksum
-    numbers = (inode, mode, 0, 0, links, 0, len(data), 0, 0, 0, 0, len(text), 0)
+    numbers = (inode, file.kind | file.mode, *file.owner, links, 0, len(file.data), 0, 0, 0, 0, len(text), 0)
     head = b"070701" + b"".join(b"%08X" % number for number in numbers) + text
-    return _padded(head) + _padded(data)
+    return _padded(head) + _padded(file.data)
 
 
 def _padded(data: bytes) -> bytes:

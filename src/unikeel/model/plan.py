@@ -41,6 +41,8 @@ class FileRole(Enum):
     API = "api"
     #: A listening unix stream socket for the guest's console; the runtime connects before it starts the monitor.
     CONSOLE = "console"
+    #: The guest's further disks (:class:`Attached`), one after the other; what lies beneath a qcow2 one follows it.
+    EXTRA = "extra"
     #: What is shared with the guest (:class:`Share`), one after the other and after everything else.
     SHARE = "share"
 
@@ -143,8 +145,22 @@ class Share(NamedTuple):
     read_only: bool = False
 
 
+class Attached(NamedTuple):
+    """A further disk of the guest's, where it is to be mounted, and the file system in it, such as ``ext4``."""
+
+    disk: DiskSpec
+    target: str
+    file_system: str = "ext4"
+
+    @property
+    def files(self) -> tuple[PlanFile, ...]:
+        """Its descriptors: itself, and what it lies over."""
+        own = PlanFile(FileRole.EXTRA, not self.disk.read_only)
+        return (own, PlanFile(FileRole.EXTRA, writable=False)) if self.disk.backing else (own,)
+
+
 class Mounted(NamedTuple):
-    """One volume of the guest's: an entry of the directory that is shared as :data:`VOLUMES`."""
+    """One volume of the guest's: an entry of the directory that is shared as :data:`VOLUMES`, or copied into the initrd."""
 
     name: str
     target: str
@@ -254,8 +270,10 @@ class LaunchRequest(NamedTuple):
     shares: tuple[Share, ...] = ()
     #: What is in the share of volumes, for our own init.
     volumes: tuple[Mounted, ...] = ()
-    #: Files that are added to an initrd that is the guest's root.
+    #: Files that are added to an initrd that is the guest's root, or that our own init mounts from there.
     added: tuple[tuple[str, File], ...] = ()
+    #: Disks beyond that of the root, in the order in which the guest finds them.
+    extra: tuple[Attached, ...] = ()
 
     def share(self, tag: str) -> Share | None:
         """The share with this tag."""

@@ -43,6 +43,8 @@ class RootfsChoice(NamedTuple):
     reason: str
     #: The shared file system that is used, ``virtiofs`` or ``9p``; else empty.
     share: str = ""
+    #: Where the image's own disk image is mounted as a further disk; empty: it has none, or that is the root.
+    image_disk: str = ""
 
 
 class BlockSupport(NamedTuple):
@@ -51,6 +53,8 @@ class BlockSupport(NamedTuple):
     supported: bool
     #: File systems that it can mount as its root; empty: any, since it reads the device itself.
     file_systems: tuple[str, ...] = ()
+    #: It has one disk, which is not its root: its program reads it, or it is mounted where the image says.
+    single: bool = False
 
 
 NO_DEVICE: Final = "the container's snapshot is not a block device"
@@ -70,8 +74,10 @@ class Able(NamedTuple):
     shared: tuple[str, ...] = ()
     #: Why there is none, as a phrase, where it is for the host's sake.
     no_share: str = ""
-    #: A disk image that lies in the image can be attached, as the root and as nothing else.
+    #: A disk image that lies in the image can be attached.
     image_disk: bool = False
+    #: The guest can be given further disks, and be told where to mount them.
+    extra_disks: bool = False
 
 
 def choose_rootfs(config: GuestConfig, able: Able) -> RootfsChoice:
@@ -90,23 +96,34 @@ def choose_rootfs(config: GuestConfig, able: Able) -> RootfsChoice:
         choice = RootfsChoice(
             Rootfs.INITRD, disk=False, initrd=True, reason=f"the image names the initrd {config.initrd}"
         )
-    elif config.block and config.block_mount == "/" and able.block.supported:
+    elif config.block and able.block.supported and (config.block_mount == "/" or _is_only_disk(config, able)):
         choice = RootfsChoice(
-            Rootfs.IMAGE_DISK, disk=False, initrd=False, reason=f"the image's own disk {config.block} is to be /"
+            Rootfs.IMAGE_DISK,
+            disk=False,
+            initrd=False,
+            reason=f"the image's own disk {config.block} is to be {config.block_mount}",
         )
     elif config.mount_rootfs:
         choice = _mounted(config, able)
     else:
         choice = RootfsChoice(Rootfs.NONE, disk=False, initrd=False, reason="the image asks for no root file system")
-    if config.block and not (able.image_disk and choice.kind is Rootfs.IMAGE_DISK):
+    if not config.block or (able.image_disk and choice.kind is Rootfs.IMAGE_DISK):
+        return choice
+    if not (able.image_disk and able.extra_disks and config.block_mount not in ("", "/")):
         raise _no_image_disk(config)
-    return choice
+    return choice._replace(image_disk=config.block_mount)
+
+
+def _is_only_disk(config: GuestConfig, able: Able) -> bool:
+    """Whether the image's own disk is the one of a guest whose root is in its kernel."""
+    return able.block.single and bool(config.block_mount) and not config.mount_rootfs
 
 
 def _no_image_disk(config: GuestConfig) -> UnikeelError:
     where = f"at {config.block_mount}" if config.block_mount else "without blkMntPoint, which says where it is to be"
     return Unimplemented(
-        f"the image's own disk image {config.block} cannot be attached {where}: it can be the root of a guest that uses disks, and nothing else",
+        f"the image's own disk image {config.block} cannot be attached {where}: it can be the root of a guest that uses disks, "
+        "and elsewhere only where urunit or our own init mounts it",
         "make its content the container's root file system, with mountRootfs",
     )
 

@@ -7,17 +7,20 @@ from typing import Final
 from unikeel.errors import InvalidArgument
 from unikeel.values import NamedTuple
 
-_FORM: Final = "write HOST:GUEST or HOST:GUEST:ro, both absolute paths"
+_FORM: Final = "write HOST:GUEST, both absolute paths, with :ro or :disk, or both (:disk,ro), after it"
+_MODES: Final = ("ro", "rw", "disk")
 
 
 class Volume(NamedTuple):
-    """A directory or file of the host (``source``) at ``target`` in the guest; both absolute paths."""
+    """A directory, file or disk of the host (``source``) at ``target`` in the guest; both absolute paths."""
 
     source: str
     target: str
     read_only: bool = False
     #: Its guest can do without it; that it does is told.
     optional: bool = False
+    #: The source is a block device, or a file with a disk's content: the guest gets it as a disk of its own and mounts what is in it.
+    disk: bool = False
 
 
 def parse(text: str) -> Volume:
@@ -26,11 +29,12 @@ def parse(text: str) -> Volume:
 
     source, colon, rest = text.partition(":")
     target, _, mode = rest.partition(":")
-    if not colon or mode not in ("", "ro", "rw"):
+    modes = mode.split(",") if mode else []
+    if not colon or not set(modes) <= set(_MODES) or len(modes) > len(set(modes)) or {"ro", "rw"} <= set(modes):
         raise InvalidArgument(f"{quote(text)} is not a volume", _FORM)
     if not source.startswith("/"):
         raise InvalidArgument(f"{quote(text)} is not a volume: {quote(source)} is not an absolute path", _FORM)
-    return checked(Volume(source, target, mode == "ro"))
+    return checked(Volume(source, target, "ro" in modes, disk="disk" in modes))
 
 
 def checked(volume: Volume) -> Volume:

@@ -7,7 +7,7 @@ from typing import Final
 
 from unikeel.errors import InvalidArgument
 from unikeel.model.names import quote
-from unikeel.model.plan import FileRole, LaunchRequest, PlanFile, TapNet
+from unikeel.model.plan import FIRST_FD, FileRole, LaunchRequest, PlanFile, TapNet
 from unikeel.monitors.contract import Traits
 
 #: Guest RAM in MiB.
@@ -31,12 +31,12 @@ def check(request: LaunchRequest, traits: Traits, vcpus: int = VCPUS_LIMIT) -> N
         raise InvalidArgument(f"a guest of {name} can have {most_words}, not {request.vcpus}")
     if request.halted:
         raise InvalidArgument(f"the monitor {name} cannot wait before its guest's first instruction")
-    disk = request.disk
-    if disk is not None and disk.format not in traits.disks:
-        known = ", ".join(traits.disks)
-        raise InvalidArgument(
-            f"the monitor {name} cannot use a disk of format {quote(disk.format)}", f"it can: {known}"
-        )
+    for disk in (request.disk, *(extra.disk for extra in request.extra)):
+        if disk is not None and disk.format not in traits.disks:
+            known = ", ".join(traits.disks)
+            raise InvalidArgument(
+                f"the monitor {name} cannot use a disk of format {quote(disk.format)}", f"it can: {known}"
+            )
     if request.network is not None and not isinstance(request.network, TapNet):
         raise InvalidArgument(
             f"the monitor {name} has no user-mode networking", "use --net none, or a network with a tap device"
@@ -50,6 +50,16 @@ def accelerated(request: LaunchRequest, traits: Traits) -> None:
             f"the monitor {request.guest.monitor} works with {', '.join(traits.accels)} only, not with {request.accel}",
             "see `unikeel doctor` for what this host's virtualization does, or choose another monitor",
         )
+
+
+def extra_roles(request: LaunchRequest) -> tuple[tuple[FileRole, bool], ...]:
+    """The descriptors of a request's further disks, for :func:`files`."""
+    return tuple((file.role, file.writable) for extra in request.extra for file in extra.files)
+
+
+def first_numbers(inherited: Sequence[PlanFile]) -> dict[FileRole, int]:
+    """The descriptors' numbers by role; of several of one role, the first."""
+    return {file.role: FIRST_FD + index for index, file in reversed(tuple(enumerate(inherited)))}
 
 
 def files(*roles: tuple[FileRole, bool] | None) -> tuple[PlanFile, ...]:

@@ -13,15 +13,17 @@ from typing import Final
 from unikeel.errors import InvalidArgument
 from unikeel.guests.contract import Guest
 from unikeel.model.names import quote
-from unikeel.model.plan import FIRST_FD, Console, Control, ExitRule, FileRole, LaunchPlan, LaunchRequest, TapNet
-from unikeel.monitors.checking import accelerated, check, files, marked_line, reopened
+from unikeel.model.plan import Console, Control, DiskSpec, ExitRule, FileRole, LaunchPlan, LaunchRequest, TapNet
+from unikeel.monitors.checking import accelerated, check, extra_roles, files, first_numbers, marked_line, reopened
 from unikeel.monitors.contract import Facts, Traits
 from unikeel.monitors.probing import Wanted, program_facts
 
+#: ``image_type`` came with 50.1: before it, what a guest wrote at the beginning of its disk decided what format that was taken for (GHSA-jmr4-g2hv-mjj6).
+LEAST_VERSION: Final = (50, 1)
 _WANTED: Final = Wanted(
     "cloud-hypervisor",
     "cloud-hypervisor",
-    (38, 0),
+    LEAST_VERSION,
     "monitor.cloud_hypervisor_path",
     "get a release of Cloud Hypervisor and put its program into PATH, or set monitor.cloud_hypervisor_path",
 )
@@ -47,10 +49,10 @@ class CloudHypervisor:
             (FileRole.INITRD, False) if request.initrd else None,
             (FileRole.DISK, not disk.read_only) if disk is not None else None,
             *(((FileRole.NET, True),) * _queues(request)),
+            *extra_roles(request),
             (FileRole.API, True),
         )
-        # Of several of one role, the first.
-        numbers = {file.role: FIRST_FD + index for index, file in reversed(tuple(enumerate(inherited)))}
+        numbers = first_numbers(inherited)
         wish = request.guest.powerdown
         return LaunchPlan(
             argv=(facts.path, *_arguments(request, guest.cmdline(request), numbers)),
@@ -82,10 +84,13 @@ def _arguments(request: LaunchRequest, cmdline: str, numbers: dict[FileRole, int
     yield from ("--api-socket", f"fd={numbers[FileRole.API]}")
     yield from ("--cpus", f"boot={request.vcpus}", "--memory", f"size={request.memory_mib}M")
     yield from ("--serial", "tty", "--console", "off", "--seccomp", "true")
-    if request.disk is not None:
-        read_only = ",readonly=on" if request.disk.read_only else ""
-        # Named, since it would look for another format's header in what a guest wrote.
-        yield from ("--disk", f"path={reopened(numbers[FileRole.DISK])},id={plain(request.disk.id)}{read_only}")
+    disks = [_disk(request.disk, numbers[FileRole.DISK])] if request.disk is not None else []
+    disks += [
+        f"{_disk(extra.disk, number)},serial={plain(extra.disk.id)}"
+        for number, extra in enumerate(request.extra, start=numbers.get(FileRole.EXTRA, 0))
+    ]
+    if disks:
+        yield from ("--disk", *disks)
     if isinstance(request.network, TapNet):
         mtu = f",mtu={request.network.mtu}" if request.network.mtu else ""
         yield from (
@@ -97,6 +102,11 @@ def _arguments(request: LaunchRequest, cmdline: str, numbers: dict[FileRole, int
         yield from ("--initramfs", reopened(numbers[FileRole.INITRD]))
     if cmdline:
         yield from ("--cmdline", cmdline)
+
+
+def _disk(disk: DiskSpec, number: int) -> str:
+    read_only = ",readonly=on" if disk.read_only else ""
+    return f"path={reopened(number)},id={plain(disk.id)},image_type=raw{read_only}"
 
 
 def _queues(request: LaunchRequest) -> int:

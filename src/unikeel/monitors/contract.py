@@ -42,6 +42,8 @@ class Traits(NamedTuple):
     tap_by_name: bool = False
     #: It can be started with its guest's processors halted, and told later to let them run (by QMP).
     halts: bool = False
+    #: It opens kernel, initrd and disks anew by their numbers, as its own user.
+    reopens: bool = True
 
 
 class Monitor(Protocol):

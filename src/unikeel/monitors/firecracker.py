@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 from typing import Final
 
+from unikeel.guests import urunit
 from unikeel.guests.contract import Guest
-from unikeel.model.plan import FIRST_FD, Console, Control, ExitRule, FileRole, LaunchPlan, LaunchRequest, TapNet
-from unikeel.monitors.checking import accelerated, check, files, marked_line, reopened
+from unikeel.model.plan import Console, Control, ExitRule, FileRole, LaunchPlan, LaunchRequest, TapNet
+from unikeel.monitors.checking import accelerated, check, extra_roles, files, first_numbers, marked_line, reopened
 from unikeel.monitors.contract import Facts, Traits
 from unikeel.monitors.probing import Wanted, program_facts
 
@@ -48,8 +49,9 @@ class Firecracker:
             (FileRole.INITRD, False) if request.initrd else None,
             (FileRole.DISK, not disk.read_only) if disk is not None else None,
             (FileRole.CONFIG, False),
+            *extra_roles(request),
         )
-        numbers = {file.role: FIRST_FD + index for index, file in enumerate(inherited)}
+        numbers = first_numbers(inherited)
         config = reopened(numbers[FileRole.CONFIG])
         return LaunchPlan(
             argv=(facts.path, "--no-api", "--config-file", config, "--level", "Error"),
@@ -86,20 +88,25 @@ def _configuration(request: LaunchRequest, guest: Guest, numbers: dict[FileRole,
         "drives": [],
     }
     if request.disk is not None:
-        configuration["drives"] = [
-            {
-                "drive_id": "rootfs",
-                "path_on_host": reopened(numbers[FileRole.DISK]),
-                "is_read_only": request.disk.read_only,
-                # It would add root= and ro or rw to the command line, which has them.
-                "is_root_device": False,
-            }
-        ]
+        configuration["drives"] = [_drive("rootfs", numbers[FileRole.DISK], read_only=request.disk.read_only)]
+    for number, extra in enumerate(request.extra, start=numbers.get(FileRole.EXTRA, 0)):
+        drive = _drive(urunit.disk_id(request, extra), number, read_only=extra.disk.read_only)
+        configuration["drives"] = [*configuration["drives"], drive]  # type: ignore[misc]  # the list from above
     if isinstance(request.network, TapNet):
         configuration["network-interfaces"] = [
             {"iface_id": "net1", "guest_mac": request.network.mac, "host_dev_name": request.network.name}
         ]
     return configuration
+
+
+def _drive(name: str, number: int, *, read_only: bool) -> dict[str, object]:
+    return {
+        "drive_id": name,
+        "path_on_host": reopened(number),
+        "is_read_only": read_only,
+        # It would add root= and ro or rw to the command line, which has them.
+        "is_root_device": False,
+    }
 
 
 MONITOR: Final = Firecracker()

@@ -42,8 +42,11 @@ _PROOFS: Final[dict[tuple[str, str], tuple[Proof, str]]] = {
     ("qemu", "mewz"): (Proof.COMPARED, "no kernel of Mewz is here"),
     ("qemu", "hermit"): (Proof.COMPARED, "no loader of Hermit's is here"),
     ("firecracker", "unikraft"): (Proof.COMPARED, _KVM),
-    ("firecracker", "linux"): (Proof.COMPARED, _KVM),
-    ("cloud-hypervisor", "linux"): (Proof.COMPARED, _KVM),
+    ("firecracker", "linux"): (Proof.COMPARED, f"{_KVM}; the monitor itself (1.17) takes the plan, up to the kernel"),
+    ("cloud-hypervisor", "linux"): (
+        Proof.COMPARED,
+        f"{_KVM}; the monitor itself (54.0) takes the plan, up to the kernel",
+    ),
     ("hvt", "rumprun"): (Proof.COMPARED, _KVM),
     ("hvt", "mirage"): (Proof.TRIED, "by hand, one unikernel of Solo5's own tests under a real KVM"),
     ("spt", "rumprun"): (

@@ -16,6 +16,7 @@ from unikeel.guests.contract import Guest
 from unikeel.model.names import quote
 from unikeel.model.plan import FIRST_FD, DiskSpec, FileRole, LaunchPlan, LaunchRequest, Net, PlanFile, Share, TapNet
 from unikeel.monitors.contract import Facts, Traits
+from unikeel.values import NamedTuple
 
 #: ``-netdev stream`` came with 7.2.
 LEAST_VERSION: Final = (7, 2)
@@ -58,6 +59,7 @@ class Qemu:
         accels=("kvm", "tcg"),
         queues=True,
         halts=True,
+        reopens=False,
     )
 
     def probe(self, path: str, cache: str) -> Facts:
@@ -113,9 +115,12 @@ def _check(request: LaunchRequest) -> None:
     for what, value, known in (("machine", request.machine, _MACHINES), ("accelerator", request.accel, ACCELERATORS)):
         if value not in known:
             raise InvalidArgument(f"QEMU's {what} {quote(value)} is unknown here", f"known: {', '.join(known)}")
-    disk = request.disk
-    if disk is None:
-        return
+    for disk in (request.disk, *(extra.disk for extra in request.extra)):
+        if disk is not None:
+            _check_disk(disk)
+
+
+def _check_disk(disk: DiskSpec) -> None:
     if disk.format not in ("raw", "qcow2"):
         raise InvalidArgument(f"disk format {quote(disk.format)} is unknown", "known: raw, qcow2")
     if disk.backing and disk.format != "qcow2":
@@ -142,6 +147,7 @@ def _files(request: LaunchRequest) -> tuple[PlanFile, ...]:
     queues = request.network.queues if isinstance(request.network, TapNet) else 1
     times = {FileRole.NET: queues, FileRole.VHOST: queues}
     files = [PlanFile(role, writable[role]) for role in _ORDER if role in writable for _ in range(times.get(role, 1))]
+    files += [file for extra in request.extra for file in extra.files]
     return (*files, *(PlanFile(FileRole.SHARE, writable=share.kind == "virtiofs") for share in request.shares))
 
 
@@ -172,8 +178,7 @@ def _arguments(request: LaunchRequest, guest: Guest, numbers: dict[FileRole, int
         "-serial",
         "chardev:console",
     )
-    if request.disk is not None:
-        yield from _disk(request.disk, transport, numbers)
+    yield from _disks(request, transport, numbers)
     if request.network is not None:
         yield from _network(request.network, transport, numbers, modern=guest.modern)
     for number, share in enumerate(request.shares, start=numbers.get(FileRole.SHARE, 0)):
@@ -186,21 +191,47 @@ def _arguments(request: LaunchRequest, guest: Guest, numbers: dict[FileRole, int
         yield from ("-append", cmdline)
 
 
-def _disk(disk: DiskSpec, transport: str, numbers: dict[FileRole, int]) -> Iterator[str]:
+class _Nodes(NamedTuple):
+    """What a disk's nodes and those beneath it are called, and which sets and descriptors they are."""
+
+    disk: str
+    base: str
+    sets: tuple[int, int]
+    numbers: tuple[int, int]
+
+
+def _disks(request: LaunchRequest, transport: str, numbers: dict[FileRole, int]) -> Iterator[str]:
+    """All disks, in the order in which the guest is to find them."""
+    found = []
+    if request.disk is not None:
+        own = (numbers[FileRole.DISK], numbers.get(FileRole.BACKING, -1))
+        found.append((request.disk, _Nodes("disk", "base", (1, 2), own)))
+    number = numbers.get(FileRole.EXTRA, 0)
+    for count, extra in enumerate(request.extra, start=1):
+        nodes = _Nodes(f"extra{count}", f"base{count}", (2 * count + 1, 2 * count + 2), (number, number + 1))
+        found.append((extra.disk, nodes))
+        number += len(extra.files)
+    for disk, nodes in found:
+        yield from _disk(disk, transport, nodes)
+
+
+def _disk(disk: DiskSpec, transport: str, nodes: _Nodes) -> Iterator[str]:
     """The disk's nodes, bottom up. ``locking`` is off: who may use a snapshot is decided by the snapshot store, not by QEMU."""
     if disk.backing:
-        yield from _file_node("base-file", 2, numbers[FileRole.BACKING], read_only=True, device=False)
-        yield from _node({"driver": "raw", "node-name": "base", "read-only": True, "file": "base-file"})
-    yield from _file_node("disk-file", 1, numbers[FileRole.DISK], read_only=disk.read_only, device=disk.device)
-    top: dict[str, object] = {"driver": disk.format, "node-name": "disk", "read-only": disk.read_only}
+        base = f"{nodes.base}-file"
+        yield from _file_node(base, nodes.sets[1], nodes.numbers[1], read_only=True, device=False)
+        yield from _node({"driver": "raw", "node-name": nodes.base, "read-only": True, "file": base})
+    own = f"{nodes.disk}-file"
+    yield from _file_node(own, nodes.sets[0], nodes.numbers[0], read_only=disk.read_only, device=disk.device)
+    top: dict[str, object] = {"driver": disk.format, "node-name": nodes.disk, "read-only": disk.read_only}
     if not disk.read_only:
         top["discard"] = "unmap"
-    top["file"] = "disk-file"
+    top["file"] = own
     if disk.format == "qcow2":
         # null: no backing, whatever the header says.
-        top["backing"] = "base" if disk.backing else None
+        top["backing"] = nodes.base if disk.backing else None
     yield from _node(top)
-    yield from ("-device", f"virtio-blk-{transport},drive=disk,serial={option_value(disk.id)}")
+    yield from ("-device", f"virtio-blk-{transport},drive={nodes.disk},serial={option_value(disk.id)}")
 
 
 def _file_node(name: str, fd_set: int, number: int, *, read_only: bool, device: bool) -> Iterator[str]:

@@ -18,8 +18,8 @@ from typing import Final
 from unikeel.errors import InvalidArgument
 from unikeel.guests.contract import Guest
 from unikeel.model.names import quote
-from unikeel.model.plan import FIRST_FD, Console, Control, ExitRule, FileRole, LaunchPlan, LaunchRequest
-from unikeel.monitors.checking import check, files, marked_line, reopened
+from unikeel.model.plan import Console, Control, ExitRule, FileRole, LaunchPlan, LaunchRequest
+from unikeel.monitors.checking import check, extra_roles, files, first_numbers, marked_line, reopened
 from unikeel.monitors.contract import Facts, Traits
 from unikeel.monitors.probing import Wanted, program_facts
 
@@ -54,8 +54,9 @@ class Uml:
         inherited = files(
             (FileRole.INITRD, False) if request.initrd else None,
             (FileRole.DISK, not disk.read_only) if disk is not None else None,
+            *extra_roles(request),
         )
-        numbers = {file.role: FIRST_FD + index for index, file in enumerate(inherited)}
+        numbers = first_numbers(inherited)
         wish = request.guest.powerdown
         return LaunchPlan(
             argv=(facts.path, *_arguments(request, guest.cmdline(request), numbers)),
@@ -101,9 +102,11 @@ def _arguments(request: LaunchRequest, cmdline: str, numbers: dict[FileRole, int
     yield from ("noreboot", "con0=fd:0,fd:1", "con=null", "ssl=null")
     if request.initrd:
         yield f"initrd={reopened(numbers[FileRole.INITRD])}"
-    if request.disk is not None:
+    disks = [(request.disk, numbers[FileRole.DISK])] if request.disk is not None else []
+    disks += [(extra.disk, number) for number, extra in enumerate(request.extra, start=numbers.get(FileRole.EXTRA, 0))]
+    for count, (disk, number) in enumerate(disks):
         # d: never a copy-on-write file, whose header (which a guest may have written) would name another file to read.
-        yield f"ubd0{'r' if request.disk.read_only else ''}d={reopened(numbers[FileRole.DISK])}"
+        yield f"ubd{count}{'r' if disk.read_only else ''}d={reopened(number)}"
     yield from ("root=/dev/ubda" if request.disk is not None else "root=/dev/ram0", "console=tty0")
     yield cmdline
 

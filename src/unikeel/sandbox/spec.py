@@ -37,6 +37,8 @@ class SandboxRequest(NamedTuple):
     network: str = ""
     capabilities: tuple[str, ...] = ()
     files: int = 0
+    #: Block devices (major, minor) among its descriptors that the monitor opens anew.
+    blocks: tuple[tuple[int, int], ...] = ()
 
 
 def memory_limit(request: SandboxRequest) -> int:
@@ -142,6 +144,8 @@ def _resources(request: SandboxRequest) -> dict[str, object]:
     for path in request.plan.devices:
         kind, major, minor = _device_numbers(path)
         rules.append({"allow": True, "type": kind, "major": major, "minor": minor, "access": "rw"})
+    for major, minor in request.blocks:
+        rules.append({"allow": True, "type": "b", "major": major, "minor": minor, "access": "rw"})
     return {
         "memory": {"limit": memory_limit(request)},
         "cpu": {"quota": _PERIOD_US * (request.vcpus + 1), "period": _PERIOD_US, "shares": 1024 * request.vcpus},

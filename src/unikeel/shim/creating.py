@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Final
 
 from unikeel import monitors
 from unikeel.boot.contract import Acquired, Choice, HostMount, Source
+from unikeel.engine import extra_disks
+from unikeel.engine.extra_disks import Extra
 from unikeel.engine.image_disks import provide
 from unikeel.engine.initrds import complete
 from unikeel.engine.launching import LAUNCH_SECONDS, Order
-from unikeel.engine.preparing import boot_default_kernel, in_order, open_snapshot, sockets, streams
+from unikeel.engine.preparing import block_numbers, boot_default_kernel, in_order, open_snapshot, sockets, streams
 from unikeel.engine.sharing import Shared, share
 from unikeel.engine.sharing import Wanted as Asked
 from unikeel.engine.tasks import Task
@@ -161,15 +163,21 @@ def _prepare(node: Node, wanted: Wanted, uid: int, timeline: Timeline, stack: Ex
         with timeline.span("network", way=settings.network.way.value):
             network = attach(node, task, settings.network, uid, stack)
     failpoint("task.create.network")
-    shared = Shared()
-    if settings.volumes or settings.share:
+    shared, extra = Shared(), Extra()
+    if settings.volumes or settings.share or settings.image_disk:
         with timeline.span("volumes", way=settings.way.value, root=settings.share):
+            extra = _extra(node, wanted, boot, uid, stack)
             shared = share(services, _shares(node, wanted, uid), stack)
-    _tell(node, task, (*settings.left_out, *shared.left_out))
+    _tell(node, task, (*settings.left_out, *extra.left_out, *shared.left_out))
     failpoint("task.create.volumes")
     with timeline.span("plan"):
         request = _request(task, settings, accel, disk, network)
-        request = request._replace(shares=shared.shares, volumes=shared.volumes, added=shared.added)
+        request = request._replace(
+            shares=shared.shares,
+            volumes=shared.volumes,
+            added=shared.added,
+            extra=(*extra.disks, *shared.extra),
+        )
         if settings.guest.kernel:
             request, kernel_fd = boot_default_kernel(services, request, stack)
             if kernel_fd >= 0:
@@ -183,9 +191,10 @@ def _prepare(node: Node, wanted: Wanted, uid: int, timeline: Timeline, stack: Ex
         descriptors |= sockets(directory, plan, stack)
         if plan.reopens and disk is not None:
             _hand_over(disk, descriptors[FileRole.DISK], uid)
-        fds = in_order(plan, descriptors, {**(network.fds if network else {}), FileRole.SHARE: shared.fds})
+        several = {FileRole.EXTRA: (*extra.fds, *shared.extra_fds), FileRole.SHARE: shared.fds}
+        fds = in_order(plan, descriptors, {**(network.fds if network else {}), **several})
     with timeline.span("bundle"):
-        _write_bundle(node, wanted, plan, uid)
+        _write_bundle(node, wanted, plan, uid, tuple(block_numbers(fds)) if plan.reopens else ())
     failpoint("task.create.bundle")
     return _Ready(plan, fds, boot, network, streams(directory, plan, stack))
 
@@ -196,7 +205,7 @@ def _disk(
     """The guest's disk and its descriptors: containerd's own, or one that is made of the image or lies in it."""
     task, settings = wanted.task, wanted.settings
     formats = frozenset(monitors.monitor(settings.guest.monitor).traits.disks)
-    if "disk" in boot.files:
+    if "disk" in boot.files and not settings.image_disk:
         with timeline.span("disk", image=settings.guest.block):
             return provide(node.layout.container(task.ident), boot.files["disk"].fd.fileno(), formats, stack)
     if settings.made:
@@ -215,6 +224,19 @@ def _disk(
         return opened.spec, fds
 
 
+def _extra(node: Node, wanted: Wanted, boot: Acquired, uid: int, stack: ExitStack) -> Extra:
+    """The guest's further disks, and their descriptors."""
+    settings, directory = wanted.settings, node.layout.container(wanted.task.ident)
+    traits = monitors.monitor(settings.guest.monitor).traits
+    taker = extra_disks.Taker(uid, directory, traits.reopens, extra_disks.mounted_by(settings.guest))
+    own = Extra()
+    if settings.image_disk:
+        image = boot.files["disk"].fd.fileno()
+        spec, fds = provide(directory, image, frozenset(traits.disks), stack)
+        own = extra_disks.of_image(spec, fds, image, settings.image_disk, taker)
+    return extra_disks.joined(own, extra_disks.of_volumes(settings.volumes, taker, stack))
+
+
 def _shares(node: Node, wanted: Wanted, uid: int) -> Asked:
     settings, server = wanted.settings, uid if wanted.settings.share == "9p" else 0
 
@@ -230,9 +252,10 @@ def _shares(node: Node, wanted: Wanted, uid: int) -> Asked:
         root=root if settings.share else None,
         root_kind=settings.share,
         root_read_only=settings.read_only,
-        volumes=settings.volumes,
+        volumes=[volume for volume in settings.volumes if not volume.disk],
         way=settings.way,
         volumes_kind=settings.volumes_share,
+        own_init=bool(settings.guest.kernel),
     )
 
 
@@ -256,7 +279,7 @@ def _acquire(node: Node, wanted: Wanted, uid: int, timeline: Timeline) -> Acquir
     paths = {} if own_kernel else {"kernel": settings.guest.binary}
     if settings.initrd:
         paths["initrd"] = settings.guest.initrd
-    if settings.rootfs == Rootfs.IMAGE_DISK.value:
+    if settings.rootfs == Rootfs.IMAGE_DISK.value or settings.image_disk:
         paths["disk"] = settings.guest.block
     if not paths:
         return Acquired("none", hit=True, fallbacks=[], files={}, bytes=0, notes=[])
@@ -308,7 +331,7 @@ def _hand_over(disk: DiskSpec, fd: int, uid: int) -> None:
         )
 
 
-def _write_bundle(node: Node, wanted: Wanted, plan: LaunchPlan, uid: int) -> None:
+def _write_bundle(node: Node, wanted: Wanted, plan: LaunchPlan, uid: int, blocks: tuple[tuple[int, int], ...]) -> None:
     """The bundle for the OCI runtime, and what is needed to know of the plan later."""
     ident = wanted.task.ident
     directory = node.layout.container(ident)
@@ -333,6 +356,7 @@ def _write_bundle(node: Node, wanted: Wanted, plan: LaunchPlan, uid: int) -> Non
         uid=uid,
         vcpus=wanted.settings.cpus,
         allowance=wanted.settings.allowance,
+        blocks=blocks,
     )
     write_json(os.path.join(bundle, "config.json"), carry(build(request), wanted.carried))
 

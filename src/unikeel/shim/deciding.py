@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from unikeel.config import Config
 from unikeel.engine.disk_making import FILE_SYSTEM
 from unikeel.errors import InvalidArgument, Unimplemented
 from unikeel.guests import guest as find_guest
+from unikeel.guests.urunit import mounts_disks
 from unikeel.model import resources
 from unikeel.model.image_fields import GuestConfig
 from unikeel.model.names import check_pair
@@ -29,6 +30,8 @@ from unikeel.values import NamedTuple
 
 _NOT_MADE: Final = f"{NO_DEVICE}, and no disk is made of a snapshot that is not the image's own (its name is not that of the image's layers)"
 _LONGEST_NAME: Final = 63
+#: How many devices are named that a guest does not get.
+_NAMED: Final = 5
 
 
 class TaskSettings(NamedTuple):
@@ -69,6 +72,8 @@ class TaskSettings(NamedTuple):
     way: Way = Way.NONE
     #: By which file system volumes are shared that are not in the root.
     volumes_share: str = ""
+    #: Where the image's own disk image is mounted as a further disk; empty: nowhere.
+    image_disk: str = ""
     #: What the guest does not get of what the caller's configuration mounts, a sentence each.
     left_out: tuple[str, ...] = ()
 
@@ -125,7 +130,7 @@ def decide(
         check_pair(guest.type, guest.monitor, name)
     find_monitor(guest.monitor)
     disk = block_mount(rootfs)
-    choice = _choose(guest, disk.type if disk else FILE_SYSTEM if trusted else "", rootfs, config)
+    choice = _choose(guest, spec, disk.type if disk else FILE_SYSTEM if trusted else "", rootfs, config)
     placed = _place(spec, asked, guest, choice.kind, config)
     # What an annotation asks for is the guest's own, whatever the limit is.
     memory = _memory(name, asked.memory, config, room if spec.memory_limit and not given.memory else None)
@@ -157,13 +162,16 @@ def decide(
         volumes=placed.volumes,
         way=placed.way,
         volumes_share=placed.share,
+        image_disk=choice.image_disk,
         left_out=placed.left_out,
     )
 
 
-def _choose(guest: GuestConfig, file_system: str, rootfs: Sequence[RootMount], config: Config) -> RootfsChoice:
-    kind = find_guest(guest.type)
-    able = Able(kind.block, kind.initrd, file_system, _NOT_MADE, image_disk=True)
+def _choose(
+    guest: GuestConfig, spec: Spec, file_system: str, rootfs: Sequence[RootMount], config: Config
+) -> RootfsChoice:
+    kind, extra_disks = find_guest(guest.type), mounts_disks(guest, spec.args)
+    able = Able(kind.block, kind.initrd, file_system, _NOT_MADE, image_disk=True, extra_disks=extra_disks)
     if guest.mount_rootfs or guest.rootfs:
         if is_shareable(rootfs):
             able = able._replace(shared=shareable(guest, config))
@@ -187,9 +195,9 @@ def with_network(settings: TaskSettings, network: Network | None) -> TaskSetting
 
 
 def _place(spec: Spec, asked: Wishes, guest: GuestConfig, root: Rootfs, config: Config) -> Placed:
-    """The bind mounts as volumes. :raise Unimplemented: this guest cannot be given one that it is to have."""
+    """The bind mounts and disks as volumes. :raise Unimplemented: this guest cannot be given one that it is to have."""
     shared = shareable(guest, config) if spec.volumes else ()
-    receiver = Receiver(guest.type, guest.monitor, root, bool(guest.kernel), shared)
+    receiver = Receiver(guest.type, guest.monitor, root, bool(guest.kernel), mounts_disks(guest, spec.args), shared)
     is_optional = asked.volumes == "optional"
     volumes = [volume._replace(optional=volume.optional or is_optional) for volume in spec.volumes]
     try:
@@ -197,9 +205,18 @@ def _place(spec: Spec, asked: Wishes, guest: GuestConfig, root: Rootfs, config: 
     except Unimplemented as error:
         raise Unimplemented(error.message, "say org.unikeel.volumes=optional if the guest can do without") from None
     told = tuple(
-        f"the mount of the type {mount} is left out: guests are given bind mounts only" for mount in spec.unmounted
+        f"the mount of the type {mount} is left out: guests are given bind mounts and file systems on disks"
+        for mount in spec.unmounted
     )
-    return placed._replace(left_out=(*placed.left_out, *told))
+    return placed._replace(left_out=(*placed.left_out, *told, *_devices(spec)))
+
+
+def _devices(spec: Spec) -> Iterator[str]:
+    if spec.devices:
+        named = ", ".join(spec.devices[:_NAMED]) + (
+            f" and {len(spec.devices) - _NAMED} more" if len(spec.devices) > _NAMED else ""
+        )
+        yield f"devices are left out: {named}: guests have devices of their own"
 
 
 def shareable(guest: GuestConfig, config: Config) -> tuple[str, ...]:

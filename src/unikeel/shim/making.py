@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 
 from unikeel.containerd.wire import task_pb2
+from unikeel.engine.extra_disks import recognised
 from unikeel.engine.tasks import Task, identify
 from unikeel.engine.timeline import Timeline
 from unikeel.errors import AlreadyExists, BadContent, FailedPrecondition, NotFound, UnikeelError
@@ -146,8 +147,9 @@ class Making:
             options = request.options.over(look.options)
             trusted = identity.parent is None or identity.parent.trusted
             room = cgroups.limit_above(look.spec.cgroup) if look.spec.memory_limit else None
+            spec = look.spec._replace(volumes=recognised(look.spec.volumes))
             settings = decide(
-                request.id, look.spec, guest, options, self._node.config, request.rootfs, trusted=trusted, room=room
+                request.id, spec, guest, options, self._node.config, request.rootfs, trusted=trusted, room=room
             )
             settings = with_network(
                 settings, connect(look.spec, settings.guest, options, self._node.config, identity.exposed)

@@ -30,6 +30,12 @@ _OWN: Final = frozenset({"/dev", "/dev/shm", "/dev/mqueue", "/dev/pts", "/proc",
 #: What runtimes mount into every container, whoever needs it: a guest is told its host name and name server otherwise, too.
 _OPTIONAL: Final = frozenset({"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/termination-log"})
 _TOKENS: Final = ("/var/run/secrets/kubernetes.io/", "/run/secrets/kubernetes.io/")
+#: File systems that a mount of a device, or of a file with the option ``loop``, may be of, so that a guest is given the disk.
+_DISKS: Final = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "erofs", "squashfs"})
+#: Devices that the runtime specification gives to every container, and what stands in for a terminal; a guest has those of its own.
+_EVERYBODY_S: Final = frozenset(
+    {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/console", "/dev/ptmx"}
+)
 _TYPE_KEY: Final = "io.kubernetes.cri.container-type"
 
 
@@ -37,7 +43,8 @@ class Spec(NamedTuple):
     """What a caller's configuration says.
 
     ``namespaces`` are paths by type, of those to join; ``apart`` tells whether it has a network namespace at all, joined or of its own, so that the host's is
-    not meant; ``resolv_conf`` is the file that is mounted as such. ``volumes`` are the bind mounts; ``unmounted`` are other mounts, ``TYPE at DESTINATION`` each, that no guest has by itself. ``memory_limit`` is in bytes, 0: none; ``cpu`` has the runtime specification's keys.
+    not meant; ``resolv_conf`` is the file that is mounted as such. ``volumes`` are the bind mounts and file systems on disks; ``unmounted`` are other mounts, ``TYPE at DESTINATION``
+    each, that no guest has by itself, ``devices`` the paths of such devices. ``memory_limit`` is in bytes, 0: none; ``cpu`` has the runtime specification's keys.
     """
 
     annotations: Mapping[str, str] = {}
@@ -60,6 +67,7 @@ class Spec(NamedTuple):
     workdir: str = "/"
     volumes: tuple[Volume, ...] = ()
     unmounted: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
 
     @property
     def is_pod_sandbox(self) -> bool:
@@ -138,6 +146,7 @@ def parse(data: bytes) -> Spec:
         resolv_conf=_resolv_conf(top.get("mounts")),
         volumes=tuple(_volumes(top.get("mounts"))),
         unmounted=tuple(_unmounted(top.get("mounts"))),
+        devices=tuple(_devices(linux.get("devices"))),
     )
 
 
@@ -187,7 +196,8 @@ def _volumes(value: object) -> Iterator[Volume]:
     for item in _list(value, "mounts"):
         mount = _object(item, "mounts")
         target = _text(mount.get("destination"), "mounts.destination")
-        if not _is_bind(mount) or target in _OWN:
+        is_disk = not _is_bind(mount) and mount.get("type") in _DISKS
+        if not (_is_bind(mount) or is_disk) or target in _OWN:
             continue
         source = _text(mount.get("source"), "mounts.source")
         if not source.startswith("/"):
@@ -195,7 +205,7 @@ def _volumes(value: object) -> Iterator[Volume]:
                 f"{_FILE}: the mount at {quote(target)} has the source {quote(source)}, which is no absolute path"
             )
         is_optional = target in _OPTIONAL or target.startswith(_TOKENS)
-        yield checked(Volume(source, target, "ro" in mount.get("options", ()), is_optional))
+        yield checked(Volume(source, target, "ro" in (mount.get("options") or ()), is_optional, is_disk))
 
 
 def _unmounted(value: object) -> Iterator[str]:
@@ -203,8 +213,21 @@ def _unmounted(value: object) -> Iterator[str]:
     for item in _list(value, "mounts"):
         mount = _object(item, "mounts")
         target, kind = _text(mount.get("destination"), "mounts.destination"), _text(mount.get("type"), "mounts.type")
-        if not _is_bind(mount) and kind not in _SYSTEM and target not in _OWN and not target.startswith("/dev/"):
+        if (
+            not _is_bind(mount)
+            and kind not in _SYSTEM | _DISKS
+            and target not in _OWN
+            and not target.startswith("/dev/")
+        ):
             yield f"{kind} at {target}"
+
+
+def _devices(value: object) -> Iterator[str]:
+    """The devices that not every guest has."""
+    for item in _list(value, "linux.devices"):
+        path = _text(_object(item, "linux.devices").get("path"), "linux.devices.path")
+        if path not in _EVERYBODY_S:
+            yield path
 
 
 def _hooks(value: object) -> dict[str, list[Mapping[str, Any]]]:

@@ -12,8 +12,11 @@ enum { KIND = 0170000, DIRECTORY = 0040000 };
 
 static const char root[] = "/newroot", volumes_tag[] = "volumes", volumes_at[] = "/volumes";
 
-/* The directory with the volumes; it is out of sight once the root is entered. */
+/* The directory with the volumes, shared or copied into the initrd; it is out of sight once the root is entered. */
 static long volumes_directory = -1;
+
+/* Where disks were mounted: texts of the settings. */
+static const char *disks[MOST_VOLUMES + 1];
 
 static bool mount_at(const char *type, const char *where, unsigned long flags, const char *data)
 {
@@ -45,14 +48,19 @@ void load_modules(const struct settings *settings)
     }
 }
 
-static bool mount_disk(const struct settings *settings)
+static void await_device(const char *device)
 {
     static const struct __kernel_timespec step = {.tv_nsec = STEP_NS};
+    for (int count = 0; count < DEVICE_STEPS && CALL2(access, device, 0) < 0; count++)
+        CALL2(nanosleep, &step, NULL);
+}
+
+static bool mount_disk(const struct settings *settings)
+{
     long result = -NO_ENTRY;
     CALL2(mkdir, root, STANDARD);
     if (settings->device[0] == '/') /* else it is a tag, and the driver that was loaded knows it already */
-        for (int count = 0; count < DEVICE_STEPS && CALL2(access, settings->device, 0) < 0; count++)
-            CALL2(nanosleep, &step, NULL);
+        await_device(settings->device);
     result = CALL5(mount, settings->device, root, settings->type, settings->read_only ? MS_RDONLY : 0, settings->options);
     if (result < 0)
         say("init: cannot mount ", settings->device, " (", settings->type, "): error ", digits(-result), NULL);
@@ -84,8 +92,10 @@ bool enter_root(const struct settings *settings)
 
 bool reach_volumes(const struct settings *settings)
 {
-    if (!settings->share)
+    if (!settings->share) {
+        volumes_directory = CALL3(open, volumes_at, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
         return true;
+    }
     CALL2(mkdir, volumes_at, STANDARD);
     long result = CALL5(mount, volumes_tag, volumes_at, settings->share, 0, settings->share_options);
     if (result >= 0)
@@ -125,19 +135,28 @@ static void make_point(const char *target, bool is_directory)
         CALL1(close, file);
 }
 
-static bool mount_volume(const char *volume)
+static long mount_extra(char *name, const char *target, bool read_only)
 {
-    char source[PATH_SIZE] = "/proc/self/fd/", name[32] = "";
+    char *type = name;
+    while (*type && *type != ',')
+        type++;
+    if (*type)
+        *type++ = 0;
+    await_device(name);
+    make_point(target, true);
+    long result = CALL5(mount, name, target, type, read_only ? MS_RDONLY : 0, NULL);
+    size_t count = 0;
+    while (disks[count])
+        count++;
+    if (result >= 0)
+        disks[count] = target;
+    return result;
+}
+
+static long mount_entry(const char *name, const char *target, bool read_only)
+{
+    char source[PATH_SIZE] = "/proc/self/fd/";
     struct stat info;
-    size_t size = 0;
-    for (; volume[size] && volume[size] != ':' && size + 1 < sizeof name; size++)
-        name[size] = volume[size];
-    if (volume[size] != ':' || !volume[size + 1] || volume[size + 2] != ':' || volume[size + 3] != '/') {
-        say("init: not a volume: ", volume, NULL);
-        return false;
-    }
-    bool read_only = volume[size + 1] == 'r';
-    const char *target = volume + size + 3;
     append(source, sizeof source, digits(volumes_directory));
     append(source, sizeof source, "/");
     append(source, sizeof source, name);
@@ -148,6 +167,22 @@ static bool mount_volume(const char *volume)
     }
     if (result >= 0 && read_only)
         result = CALL5(mount, NULL, target, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL);
+    return result;
+}
+
+static bool mount_volume(const char *volume)
+{
+    char name[64] = "";
+    size_t size = 0;
+    for (; volume[size] && volume[size] != ':' && size + 1 < sizeof name; size++)
+        name[size] = volume[size];
+    if (volume[size] != ':' || !volume[size + 1] || volume[size + 2] != ':' || volume[size + 3] != '/') {
+        say("init: not a volume: ", volume, NULL);
+        return false;
+    }
+    bool read_only = volume[size + 1] == 'r';
+    const char *target = volume + size + 3;
+    long result = name[0] == '/' ? mount_extra(name, target, read_only) : mount_entry(name, target, read_only);
     if (result < 0)
         say("init: cannot mount the volume at ", target, ": error ", digits(-result), NULL);
     return result >= 0;
@@ -203,5 +238,7 @@ void furnish(const struct settings *settings)
 void settle_files(void)
 {
     CALL0(sync);
+    for (const char *const *disk = disks; *disk; disk++)
+        CALL5(mount, NULL, *disk, NULL, MS_REMOUNT | MS_RDONLY, NULL);
     CALL5(mount, NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
 }

@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 
-enum { MOST_WORDS = 4096, MOST_GROUPS = 64, MOST_MODULES = 128, MOST_VOLUMES = 256 };
+enum { MOST_WORDS = 4096, MOST_GROUPS = 64, MOST_MODULES = 128, MOST_VOLUMES = 288 };
 
 struct settings {
     char *device; /* d: the disk, or the tag of the shared directory, that is the root; NULL: this file system is */
@@ -13,7 +13,7 @@ struct settings {
     bool read_only; /* r: */
     char *share; /* x: the file system by which the directory with the volumes is shared */
     char *share_options; /* y: how that is mounted */
-    char *volumes[MOST_VOLUMES + 1]; /* v: NAME:r:TARGET or NAME:w:TARGET */
+    char *volumes[MOST_VOLUMES + 1]; /* v: NAME:r:TARGET or NAME:w:TARGET; of a disk NAME is DEVICE,TYPE */
     char *host; /* h: */
     char *interface; /* i: ADDRESS/PREFIX of eth0 */
     char *gateway; /* g: */
