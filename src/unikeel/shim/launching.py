@@ -16,7 +16,7 @@ from unikeel.containerd.wire import bootstrap_pb2, launcher_pb2, task_pb2
 from unikeel.engine.tasks import Place, identify
 from unikeel.errors import InvalidArgument, NotFound, Unavailable, UnikeelError
 from unikeel.model.names import quote
-from unikeel.shim import answers
+from unikeel.shim import answers, knative
 from unikeel.shim.creating import write_json
 from unikeel.shim.desk import Desk
 from unikeel.shim.live import TASKS
@@ -63,6 +63,8 @@ class LauncherService:
         options = options_of(request.input, ident, namespace)
         look = await self._looker.look(containerd, namespace, ident, request.bundle, options)
         if not await self._looker.is_unikernel(look, ident):
+            if knative.is_proxy(look.spec):
+                await self._node.work(knative.lead, request.bundle)
             return launcher_pb2.LaunchResponse(exec=ordinary(request.args), relay=look.spec.is_pod_sandbox)
         place = Place(containerd, namespace)
         stale = self._desk.registry.find(place, ident)

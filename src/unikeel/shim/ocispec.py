@@ -86,6 +86,15 @@ def is_small(bundle: str) -> bool:
 
 def read(bundle: str) -> Spec:
     """The configuration of a bundle. :raise NotFound: there is none. :raise InvalidArgument: it is not one."""
+    return parse(_text_of(bundle))
+
+
+def load(bundle: str) -> dict[str, Any]:
+    """The configuration of a bundle as it is written. :raise NotFound: there is none. :raise InvalidArgument: it is not an object."""
+    return _document(_text_of(bundle))
+
+
+def _text_of(bundle: str) -> bytes:
     path = os.path.join(bundle, _FILE)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -97,19 +106,14 @@ def read(bundle: str) -> Spec:
             raise InvalidArgument(f"{path} is not a regular file")
         if info.st_size > LIMIT:
             raise InvalidArgument(f"{path} has more than {LIMIT} bytes")
-        data = os.read(fd, info.st_size)
+        return os.read(fd, info.st_size)
     finally:
         os.close(fd)
-    return parse(data)
 
 
 def parse(data: bytes) -> Spec:
     """A configuration from its text. :raise InvalidArgument: it is not one."""
-    try:
-        root = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"{_FILE} is not JSON: {str(error)[:200]}") from None
-    top = _object(root, "the whole")
+    top = _document(data)
     process = _object(top.get("process"), "process")
     user = _object(process.get("user"), "process.user")
     linux = _object(top.get("linux"), "linux")
@@ -148,6 +152,14 @@ def parse(data: bytes) -> Spec:
         unmounted=tuple(_unmounted(top.get("mounts"))),
         devices=tuple(_devices(linux.get("devices"))),
     )
+
+
+def _document(data: bytes) -> dict[str, Any]:
+    try:
+        root = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"{_FILE} is not JSON: {str(error)[:200]}") from None
+    return _object(root, "the whole")
 
 
 def _memory(resources: Mapping[str, Any]) -> int:
