@@ -63,6 +63,8 @@ def _filled(journal: Journal) -> None:
         for image in ("image-50M", "image-500M"):
             journal.sample(_key("image-size", "acquire", "cache", image), 0.4 * noise)
         journal.sample(_key("memory", "host", "cache", siblings=4, unit="MiB"), 1.5 * noise)
+        if number % 5 == 4:
+            journal.write({"done": f"block {number // 5}"})
     for _ in range(4):
         journal.failure(_key("sequential", "ready", "copy"), f"the guest was not ready in time {_EVIL}")
     journal.sample(_key("sequential", "ready", "cache", _EVIL), 1.0)

@@ -13,8 +13,9 @@ import pytest
 from lab.errors import LabError
 from unikeel.bench import contents, following
 from unikeel.bench.campaign import plan, worlds
+from unikeel.bench.campaign.journal import Journal
 from unikeel.bench.campaign.plan import Block, Cell, World
-from unikeel.bench.campaign.results import Results, Series
+from unikeel.bench.campaign.results import Results, Series, read
 from unikeel.bench.containerd import bases, stacks
 from unikeel.bench.containerd import plan as containerd_plan
 from unikeel.bench.evaluation import comparing, wording
@@ -22,6 +23,7 @@ from unikeel.bench.inference import Difference
 from unikeel.bench.rows import Board, Key
 from unikeel.bench.snapshotter import plan as snapshotter_plan
 from unikeel.errors import BadContent, InvalidArgument, Unavailable
+from unikeel.testing.synthetic_bench import campaign
 
 # -- images of many layers -------------------------------------------------------------------------------------------
 
@@ -230,7 +232,10 @@ def test_base_sizes_and_numbers_of_layers_are_compared_with_the_least() -> None:
         Key("layers, whole", "acquire", "ms", f"layers-{name}", "view", "erofs")
         for name in ("1-first", "20-first", "20-last")
     ]
-    series = {key: Series(key, tuple(map(float, range(10))), {}, "", (), ()) for key in (*sizes, *images)}
+    values = tuple(map(float, range(10)))
+    series = {
+        key: Series(key, values, {}, "", (), (), tuple((value,) for value in values)) for key in (*sizes, *images)
+    }
     found = comparing.pairs(Results([], [], series, [], 0))
     assert [pair.name for pair in found] == [
         (sizes[1], sizes[0]),
@@ -266,3 +271,36 @@ def test_runtimes_are_compared_with_the_floor_and_snapshotters_within_their_cont
     )
     said = wording.difference(series[devmapper], series[thin], Difference(0.5, None, 0.01, 1))
     assert said.startswith("prepare (serial): devmapper takes 2.00  times as much as thin")
+
+
+def test_what_was_not_taken_in_turn_is_compared_by_stretches(tmp_path: Path) -> None:
+    """Thirty samples in two stretches are two, whatever their number: the host was busy in one of the four, and that is no difference between siblings and none."""
+    keys = [Key("siblings", "ready", "ms", "hello", "cache", "file", "crun", 1, siblings) for siblings in (0, 30)]
+    path = str(tmp_path / "few.jsonl")
+    with Journal(path, campaign(["cache"], 30)) as journal:
+        for block in range(2):
+            for key in keys:
+                for number in range(15):
+                    journal.sample(key, number + (100.0 if (block, key.siblings) == (0, 0) else 10.0))
+            journal.write({"done": str(block)})
+    found = read([path])
+    assert [(len(series.values), series.by_block.values) for series in found.series.values()] == [
+        (30, (107.0, 17.0)),
+        (30, (17.0, 17.0)),
+    ]
+    assert comparing.pairs(found) == []
+
+
+def test_a_difference_that_every_stretch_has_is_found(tmp_path: Path) -> None:
+    keys = [Key("siblings", "ready", "ms", "hello", "cache", "file", "crun", 1, siblings) for siblings in (0, 30)]
+    path = str(tmp_path / "many.jsonl")
+    with Journal(path, campaign(["cache"], 30)) as journal:
+        for block in range(6):
+            for key in keys:
+                for number in range(5):
+                    journal.sample(key, number + block / 10 + (10.0 if key.siblings else 20.0))
+            journal.failure(keys[0], "the guest was not ready in time")
+            journal.write({"done": str(block)})
+    [pair] = comparing.pairs(read([path]))
+    assert pair.difference.significant
+    assert pair.first.by_block.attempts == 6

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
+import statistics
 import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -21,7 +23,10 @@ Spans = list[tuple[str, float, float]]
 
 
 class Series(NamedTuple):
-    """One series: samples in the order in which they were taken, failures by their kind, the first one's message, warm-ups, and the steps of some starts."""
+    """One series: samples in the order in which they were taken, failures by their kind, the first one's message, warm-ups, and the steps of some starts.
+
+    :ivar attempts: of each block that took some, its attempts; a failure is infinite.
+    """
 
     key: Key
     values: tuple[float, ...]
@@ -29,6 +34,14 @@ class Series(NamedTuple):
     reason: str
     warm_ups: tuple[float, ...]
     spans: tuple[Spans, ...]
+    attempts: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def by_block(self) -> Sampled:
+        """The median of each block's attempts: what there is to compare where all of a block were taken in one stretch, and what the host did then hit all of them."""
+        medians = [statistics.median(each) for each in self.attempts]
+        known = tuple(value for value in medians if not math.isinf(value))
+        return Sampled(known, len(medians) - len(known))
 
     @property
     def sampled(self) -> Sampled:
@@ -67,11 +80,14 @@ class _Taken:
         self.failed: dict[Kind, int] = {}
         self.reason = ""
         self.spans: list[Spans] = []
+        self.attempts: dict[int, list[float]] = {}
 
-    def take(self, line: Mapping[str, Any]) -> None:
+    def take(self, line: Mapping[str, Any], block: int) -> None:
         if "value" in line:
             self.values.append(float(line["value"]))
+            self.attempts.setdefault(block, []).append(float(line["value"]))
         elif "failure" in line:
+            self.attempts.setdefault(block, []).append(math.inf)
             kind = Kind(line["kind"])
             self.failed[kind] = self.failed.get(kind, 0) + 1
             self.reason = self.reason or str(line["failure"])
@@ -95,7 +111,7 @@ def read(paths: Iterable[str]) -> Results:
                 if number == 1:
                     found.campaigns.append(dict(line["campaign"]))
                 elif "key" in line:
-                    taken.setdefault(Key(*line["key"]), _Taken()).take(line)
+                    taken.setdefault(Key(*line["key"]), _Taken()).take(line, blocks)
                 elif "environment" in line:
                     found.environments.append(dict(line["environment"]))
                 elif "notice" in line:
@@ -104,9 +120,11 @@ def read(paths: Iterable[str]) -> Results:
             except (ValueError, TypeError, KeyError, AttributeError):
                 raise BadContent(f"{path}: line {number} is none of a campaign's journal") from None
     series = {
-        key: Series(key, tuple(each.values), each.failed, each.reason, tuple(each.warm_ups), tuple(each.spans))
+        key: Series(
+            key, tuple(each.values), each.failed, each.reason, tuple(each.warm_ups), tuple(each.spans), tuple(map(tuple, each.attempts.values()))
+        )
         for key, each in taken.items()
-    }
+    }  # fmt: skip
     return found._replace(series=series, blocks=blocks)
 
 

@@ -10,7 +10,7 @@ from unikeel.bench.campaign.results import Results, Series
 from unikeel.bench.containerd.plan import RUNC
 from unikeel.bench.evaluation import wording
 from unikeel.bench.evaluation.sorting import headline, level_of, question_of, size_of
-from unikeel.bench.inference import Difference, compare, judged, ratio_interval
+from unikeel.bench.inference import Difference, Sampled, compare, judged, ratio_interval
 from unikeel.bench.rows import Key
 from unikeel.bench.snapshotter.plan import COMPARED
 from unikeel.values import NamedTuple
@@ -19,6 +19,8 @@ from unikeel.values import NamedTuple
 LEAST: Final = 5
 #: Questions whose single starts are taken together, and so are not independent: only what a whole burst took is compared.
 _TOGETHER: Final = ("burst", "churn")
+#: Questions whose levels do not take turns within a block.
+_APART: Final = ("siblings", "base-size")
 #: Questions to a snapshotter by itself.
 _ALONE: Final = ("prepare", "view")
 _SINGLE: Final = ("ready", "task_create")
@@ -44,7 +46,7 @@ def pairs(results: Results) -> list[Pair]:
 
 def _with_interval(pair: Pair) -> Pair:
     known = pair.difference.ratio is not None
-    span = ratio_interval(pair.first.sampled, pair.second.sampled) if known else None
+    span = ratio_interval(*_what_is_compared(pair.first, pair.second)) if known else None
     return pair._replace(difference=pair.difference._replace(interval=span))
 
 
@@ -52,10 +54,22 @@ def tested(results: Results) -> list[Pair]:
     """All that are looked at, their p corrected for all: strategies with each other; with many siblings against with none; large images, bases and numbers of
     layers against small ones; runtimes with the floor; snapshotters of one containerd with each other."""
     found = [
-        pair for pair in _candidates(results.series.values()) if min(each.sampled.attempts for each in pair) >= LEAST
+        pair
+        for pair in _candidates(results.series.values())
+        if min(each.attempts for each in _what_is_compared(*pair)) >= LEAST
     ]
-    differences = judged([compare(first.sampled, second.sampled) for first, second in found])
+    differences = judged([compare(*_what_is_compared(*pair)) for pair in found])
     return [Pair(first, second, each) for (first, second), each in zip(found, differences, strict=True)]
+
+
+def _what_is_compared(first: Series, second: Series) -> tuple[Sampled, Sampled]:
+    """All attempts of both. Where the two were taken in stretches of their own, as with siblings that are started once for a block, one figure of each stretch: the attempts of one
+    depend on each other by what the host did meanwhile.
+    """
+    apart = any(question_of(each.key) in _APART for each in (first, second)) and (
+        first.key.siblings != second.key.siblings or first.key.scenario != second.key.scenario
+    )
+    return (first.by_block, second.by_block) if apart else (first.sampled, second.sampled)
 
 
 def _candidates(series: Iterable[Series]) -> Iterator[tuple[Series, Series]]:
@@ -145,7 +159,7 @@ def agreement(first: Results, second: Results) -> Agreement:
         if not pair.difference.significant:
             continue
         one, other = (second.series.get(key) for key in pair.name)
-        again = compare(one.sampled, other.sampled) if one and other else None
+        again = compare(*_what_is_compared(one, other)) if one and other else None
         if again is None or not again.direction:
             found.unknown.append(wording.difference(pair.first, pair.second, pair.difference))
         elif again.direction == pair.difference.direction:
