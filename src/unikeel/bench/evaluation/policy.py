@@ -13,7 +13,6 @@ from unikeel.bench.campaign.results import Results
 from unikeel.bench.evaluation import breakeven
 from unikeel.bench.inference import quantile
 
-_WARM_AND_FIRST: Final = ("warm", "first")
 #: By then a strategy must have paid against copying.
 LATEST: Final = 2
 
@@ -33,25 +32,18 @@ def choices(results: Results) -> dict[int, str]:
 
 
 def under_containerd(results: Results) -> dict[str, str]:
-    """Snapshotter → the strategy, from what its containers paid for boot files under containerd. A copy costs the first container what it costs each."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for key, series in results.series.items():
-        if (
-            key.scenario in _WARM_AND_FIRST
-            and key.metric == "acquire"
-            and key.strategy
-            and key.snapshotter
-            and series.values
-        ):
-            median = quantile(series.sampled, 0.5)
-            found.setdefault(key.snapshotter, {}).setdefault(key.strategy, {})[key.scenario] = median or 0.0
+    """Snapshotter → the strategy, from what containers paid for boot files under containerd.
+
+    A strategy counts as paid by the second container unless it is certain to be later (95 %): there are few first containers.
+    """
     chosen = {}
-    for snapshotter, strategies in found.items():
-        costs = {
-            name: breakeven.Cost(both.get("first", both["warm"]), both["warm"])
-            for name, both in strategies.items()
-            if "warm" in both and ("first" in both or name == breakeven.BASELINE)
-        }
-        if len(costs) > 1 and breakeven.BASELINE in costs:
-            chosen[snapshotter] = best(costs)
+    for snapshotter, those in breakeven.under_containerd(results).items():
+        baseline = those[breakeven.BASELINE]
+        paid = [
+            name
+            for name, both in those.items()
+            if name != breakeven.BASELINE and breakeven.spread(both, baseline).low <= LATEST
+        ]
+        later = {name: quantile(those[name][1], 0.5) or 0.0 for name in paid}
+        chosen[snapshotter] = min(paid, key=lambda name: later[name], default=breakeven.BASELINE)
     return chosen
