@@ -188,6 +188,12 @@ def test_levels_take_turns_in_another_order_in_each_block() -> None:
     assert orders == [[1, 10, 100], [10, 100, 1], [100, 1, 10]]
 
 
+def test_the_machine_is_given_more_time_before_a_block_counts_as_stuck() -> None:
+    block = _block("first", "containerd", (32,), 0, 12)._replace(guess=60.0)
+    [native], [emulated] = (worlds.in_containerd(block, world) for world in (containerd_plan.WORLDS[0], _VM))
+    assert emulated.timeout > 5 * native.timeout > 5 * block.guess
+
+
 def test_siblings_are_started_once_for_all_samples_of_a_block() -> None:
     found = worlds.in_containerd(_block("siblings", "containerd", (30,), 15, 15), _VM)
     assert [(each.first, each.rounds, each.per_round, each.siblings) for each in found] == [(1, 1, 15, 30)]

@@ -82,7 +82,7 @@ def _containerd(blocks: Sequence[Block], samples: str) -> Iterator[Stage[Block]]
 
 def in_containerd(block: Block, world: Containerd) -> list[ContainerdBlock]:
     """A block as those that are run there: one for each level, in another order each time."""
-    from unikeel.bench.containerd.plan import Block as Inner
+    from unikeel.bench.containerd import plan
 
     images = tuple(dict.fromkeys(cell.image for cell in block.cells))
     runtimes = tuple(dict.fromkeys(cell.runtime for cell in block.cells if cell.runtime))
@@ -96,8 +96,9 @@ def in_containerd(block: Block, world: Containerd) -> list[ContainerdBlock]:
         levels, images = (0,), ("bulky",)
     elif group == "siblings":  # which are started once for all samples of a block
         first, rounds, per_round = number, 1, block.rounds
+    guess = block.guess * (plan.SLOWER if world.where == plan.VM else 1)
     return [
-        Inner(world, group, first, rounds, level, per_round, images, block.guess, runtimes)
+        plan.Block(world, group, first, rounds, level, per_round, images, guess, runtimes)
         for level in rotated(levels, number)
     ]
 

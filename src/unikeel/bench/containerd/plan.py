@@ -84,7 +84,8 @@ GROUPS: Final = (
 #: What only campaigns take (:mod:`unikeel.bench.campaign`).
 LAYERS: Final = "layers"
 BASE: Final = "base"
-_SLOWER: Final = 12.0
+#: How many times longer samples are guessed to take in the virtual machine.
+SLOWER: Final = 12.0
 
 
 class Block(NamedTuple):
@@ -146,7 +147,7 @@ class Plan(NamedTuple):
             per_round = group.per_round[kind]
             rounds = self._rounds(group, kind, per_round)
             size = group.block[1 if world.where == VM else 0]
-            seconds = group.seconds * (_SLOWER if world.where == VM else 1)
+            seconds = group.seconds * (SLOWER if world.where == VM else 1)
             images = self.images(group.name, world)
             for first in range(0, rounds, size):
                 some = min(size, rounds - first)
