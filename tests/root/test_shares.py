@@ -124,8 +124,6 @@ def test_the_end_of_a_file_server_is_seen_by_the_next_keeper(
     container.wait(PATIENCE)
     with open(os.path.join(stage.root, "containers", container.id, "monitor.log"), encoding="utf-8") as file:
         assert UNSERVED in file.read()
-    container.remove()
-    wait_keeper_gone(stage.root)
 
 
 def test_a_shared_root_has_them_too_and_keeps_what_the_guest_writes(engine: unikeel.Engine, stage: Stage) -> None:
