@@ -67,3 +67,53 @@ def test_figures_of_the_document(results: Results, scenario: str, image: str, st
     assert value == pytest.approx(median, rel=0.02)
     assert span is not None
     assert span.low <= median <= span.high
+
+
+# -- the campaign `lab` ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lab() -> Results:
+    return read([os.path.join(_DIRECTORY, "lab-1.jsonl.gz")])
+
+
+def test_auto_under_containerd_is_what_the_results_say_for_every_snapshotter(lab: Results) -> None:
+    found = policy.under_containerd(lab)
+    assert set(found) == {"blockfile", "erofs", "overlayfs", "unikeel", "devmapper"}
+    assert {Choice(choice) for choice in found.values()} == {automatic("", trusted=True, available=frozenset(Choice))}
+
+
+def test_every_significant_difference_of_the_lab_has_the_same_sign_in_its_second_run(lab: Results) -> None:
+    found = comparing.agreement(lab, read([os.path.join(_DIRECTORY, "lab-2.jsonl.gz")]))
+    assert found.contradicted == []
+    assert len(found.confirmed) >= 100
+    assert len(found.unknown) <= 5  # of devmapper and thin by themselves, which the second run has not
+
+
+@pytest.mark.parametrize("strategy", ["cache", "shared-view"])
+def test_thirty_siblings_cost_at_most_a_fifth(strategy: str) -> None:
+    """On a quiet machine: docs/results/siblings-1.jsonl.gz."""
+    series = read([os.path.join(_DIRECTORY, "siblings-1.jsonl.gz")]).series
+    alone, beside = (
+        series[Key("siblings", "ready", "ms", "hello", strategy, "file", "crun", 1, count)] for count in (0, 30)
+    )
+    assert [alone.failed, beside.failed, len(alone.values), len(beside.values)] == [{}, {}, 30, 30]
+    before, after = quantile(alone.sampled, 0.5), quantile(beside.sampled, 0.5)
+    assert before is not None
+    assert after is not None
+    assert after <= 1.2 * before
+
+
+@pytest.mark.parametrize(
+    ("key", "median"),
+    [
+        (Key("warm", "acquire", "ms", "bulky", "cache", "blockfile", None, 1, 0), 0.58),
+        (Key("warm", "acquire", "ms", "bulky", "view", "devmapper", None, 1, 0), 1271),
+        (Key("layers, lowest", "acquire", "ms", "layers-20-first", "shared-view", "erofs", None, 1, 0), 185),
+        (Key("image-size", "acquire", "ms", "image-2000M", "cache", "file", None, 1, 0), 1.03),
+        (Key("serial", "prepare", "ms", None, None, "thin", None, 1), 131),
+        (Key("crowd", "prepare_last", "ms", None, None, "devmapper", None, 32), 24300),
+    ],
+)
+def test_figures_of_the_documents_that_are_of_the_lab(lab: Results, key: Key, median: float) -> None:
+    assert quantile(lab.series[key].sampled, 0.5) == pytest.approx(median, rel=0.02)
