@@ -17,8 +17,7 @@ Everything is loaded on first use, so that ``import unikeel`` costs nothing by i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from unikeel.lean import TYPE_CHECKING
 from unikeel.version import VERSION
 
 if TYPE_CHECKING:
@@ -62,10 +61,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    from importlib import import_module
+    if name != "port" and name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # which no command needs: each asks here for modules of the package first
 
     if name == "port":
         return import_module("unikeel.network.ports").parse
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

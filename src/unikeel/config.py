@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Final
 
 from unikeel.config_values import (
     ADDRESS,
@@ -31,6 +30,7 @@ from unikeel.config_values import (
     number,
 )
 from unikeel.errors import ConfigError
+from unikeel.lean import Final
 from unikeel.model.names import nearest, quote
 from unikeel.values import NamedTuple
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
+from unikeel.lean import Final
 from unikeel.model.names import nearest
 from unikeel.values import NamedTuple
 

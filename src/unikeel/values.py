@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections import _tuplegetter as _field  # type: ignore[attr-defined]  # it is what the named tuples of the standard library are made of
 from collections.abc import Callable, Iterable
 from keyword import iskeyword
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from unikeel.lean import TYPE_CHECKING, Any, ClassVar, Self
 
 
 class _Value(tuple[Any, ...]):

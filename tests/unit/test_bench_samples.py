@@ -70,7 +70,7 @@ def test_what_is_no_sample_of_a_start() -> None:
         starts.check(Timeline(), "cache")
 
 
-def test_imports_are_counted_from_the_first_module_of_ours_on() -> None:
+def test_imports_are_counted_from_the_first_module_of_ours_on_to_the_exec() -> None:
     lines = """\
 import time: self [us] | cumulative | imported package
 import time:       100 |        100 | site
@@ -79,7 +79,9 @@ import time:        40 |         40 |     json
 import time:       200 |        240 |   unikeel.cli.commands
 import time:       999 |       1539 | unikeel.cli.main
 a notice
-import time:       500 |        500 | ctypes"""
+import time:       500 |        500 | ctypes
+import time:        70 |         70 | unikeel.sandbox.controlling
+import time:      9000 |       9000 | asyncio"""
     assert later_imports(lines.splitlines()) == (300 + 40 + 200 + 500) / 1000
 
 

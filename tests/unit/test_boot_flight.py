@@ -9,6 +9,7 @@ import pytest
 
 from unikeel.boot import flight
 from unikeel.errors import DeadlineExceeded
+from unikeel.kernel import locks
 
 
 @pytest.fixture
@@ -70,12 +71,12 @@ def test_the_work_goes_on_after_the_caller_gave_up(lock: str) -> None:
 
 
 def test_a_held_locks_file_stays(lock: str) -> None:
-    with flight.locked(lock):
-        flight.forget(lock)
+    with locks.locked(lock):
+        locks.forget(lock)
         assert os.path.exists(lock)
-    flight.forget(lock)
+    locks.forget(lock)
     assert not os.path.exists(lock)
-    flight.forget(lock)
+    locks.forget(lock)
 
 
 def test_who_waited_for_a_forgotten_file_locks_the_new_one(lock: str) -> None:
@@ -83,10 +84,10 @@ def test_who_waited_for_a_forgotten_file_locks_the_new_one(lock: str) -> None:
 
     def other() -> None:
         started.set()
-        with flight.locked(lock):
+        with locks.locked(lock):
             order.append("other")
 
-    with flight.locked(lock):
+    with locks.locked(lock):
         thread = threading.Thread(target=other)
         thread.start()
         started.wait()

@@ -14,10 +14,8 @@ whole cache is kept while a container uses it, at the cost of everything unused,
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Final
 
 from unikeel.boot.contract import FILL, BootFile, Choice, Freed, Opened, Parent, Reach, Source, Timeline, Wanted
 from unikeel.boot.ledger import Entry, Ledger
@@ -27,6 +25,7 @@ from unikeel.boot.sources import check_size, open_mounted, open_source
 from unikeel.boot.spans import span
 from unikeel.errors import ResourceExhausted, Unavailable
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import TYPE_CHECKING, Final, sqlite3
 from unikeel.records.failpoint import failpoint
 from unikeel.values import NamedTuple
 

@@ -9,10 +9,10 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import TracebackType
-from typing import Final, Protocol, Self
 
 from unikeel.errors import InvalidArgument
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import Final, Protocol, Self, sha256
 from unikeel.values import NamedTuple
 
 MIB: Final = 1 << 20
@@ -58,10 +58,8 @@ class Parent(NamedTuple):
 @lru_cache(maxsize=64)
 def _key(fields: tuple[str, ...]) -> str:
     """Remembered, since every step of an acquire asks for it."""
-    import hashlib
-
     encoded = [value.encode("utf-8", "surrogateescape") for value in fields]
-    return hashlib.sha256(b"".join(b"%d:%s," % (len(value), value) for value in encoded)).hexdigest()
+    return sha256(b"".join(b"%d:%s," % (len(value), value) for value in encoded)).hexdigest()
 
 
 class HostMount(NamedTuple):
@@ -110,11 +108,9 @@ class Reach(Protocol):
     @property
     def records(self) -> bool:
         """Whether what is reached has records here of its own, so that nobody else need write down that it is about to be made."""
-        ...
 
     def serves(self, consumer: str) -> bool:
         """Whether the parents of this consumer are reached here. The records of others are left alone."""
-        ...
 
     def reach(
         self, parent: Parent, purpose: str, container: str = "", asked: Callable[[], None] = nothing_asked
@@ -125,18 +121,15 @@ class Reach(Protocol):
         :param asked: is called once somebody else was asked, so that all that is left to do here is to wait, or if nobody need be asked.
         :raise Unavailable: it cannot be had now. :raise NotFound: it is gone.
         """
-        ...
 
     def give_back(self, parent_key: str, purpose: str, container: str = "") -> None:
         """Let it go, also what an earlier process reached. Nothing happens if there is nothing.
 
         :raise UnikeelError: it cannot be let go now; :meth:`tend` tries again, where there is one.
         """
-        ...
 
     def tend(self) -> None:
         """Do what is due from time to time: renew what ends, try again what could not be given back."""
-        ...
 
 
 class Layers(Protocol):
@@ -144,12 +137,10 @@ class Layers(Protocol):
 
     def chain(self, parent: Parent) -> tuple[Parent, ...]:
         """The committed snapshots that a parent is made of, the lowest first, itself last."""
-        ...
 
     def final_layer(self, parent: Parent, paths: Sequence[str]) -> int | None:
         """The number of the lowest in :meth:`chain` in which all of the paths lead to what they lead to in the parent; None if this
         cannot be told without looking into the snapshots."""
-        ...
 
 
 class Source(NamedTuple):
@@ -282,19 +273,15 @@ class ViewHolder(Protocol):
 
     def put(self, name: str, fd: int) -> None:
         """Have a copy of ``fd`` kept under ``name``, in place of what was kept there."""
-        ...
 
     def get(self, name: str) -> int | None:
         """A copy of the descriptor kept under ``name``, the caller's own; None if there is none."""
-        ...
 
     def drop(self, name: str) -> None:
         """Keep it no longer; nothing happens if there is none."""
-        ...
 
     def names(self) -> Sequence[str]:
         """The names of all that is kept."""
-        ...
 
 
 class Strategy(Protocol):
@@ -307,11 +294,9 @@ class Strategy(Protocol):
         :raise BadContent: a verdict on the image: final. :raise Unavailable: this way does not work here and now.
         :raise OSError: likewise, as the kernel put it.
         """
-        ...
 
     def release(self, container: str) -> None:
         """The container is removed: give up all that is held for it alone. Nothing happens if there is nothing."""
-        ...
 
 
 class Holding(NamedTuple):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Final
 
 from unikeel.boot import flight
 from unikeel.boot.contract import FILL, INTENT_COPY, BootFile, Choice, Freed, Opened, Reach, Source, Timeline, Wanted
@@ -20,9 +19,10 @@ from unikeel.boot.reaching import reach
 from unikeel.boot.sources import check_path, check_size, open_mounted
 from unikeel.boot.spans import span
 from unikeel.errors import Unavailable
-from unikeel.kernel import mounts
+from unikeel.kernel import locks, mounts
 from unikeel.kernel.fd import OwnedFd, open_path
 from unikeel.kernel.memfd import sealed
+from unikeel.lean import Final
 from unikeel.records.failpoint import failpoint
 from unikeel.records.intents import Intent, Intents
 
@@ -191,7 +191,7 @@ class Copies:
                 mounts.move_mount(mount, self._directory)
 
     def _tmpfs_lock(self) -> AbstractContextManager[None]:
-        return flight.locked(os.path.join(self._locks, "copies.tmpfs"))
+        return locks.locked(os.path.join(self._locks, "copies.tmpfs"))
 
     # -- giving up --------------------------------------------------------------------------------------------------
 
@@ -199,7 +199,7 @@ class Copies:
         """See :class:`~unikeel.boot.contract.Strategy`."""
         if self._ledger.copies(container):
             self._discard(container)
-            flight.forget(self._lock(container))
+            locks.forget(self._lock(container))
 
     def _discard(self, container: str) -> int:
         """Remove a container's copy, and the tmpfs with the last one; bytes given back."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final
 
 from unikeel.boot.contract import HostMount
 from unikeel.errors import Unavailable
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 #: File systems that our own readers read.

@@ -8,13 +8,12 @@ taken away. Rows are written before the descriptors are handed out, so that they
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import time
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from unikeel.boot.contract import Parent
 from unikeel.boot.policy import Kept
+from unikeel.lean import Final, sqlite3
 from unikeel.records.database import Database, Row, Value
 from unikeel.values import NamedTuple
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from unikeel.boot.contract import FILL, Layers, Parent, Reach, Timeline, Wanted
 from unikeel.boot.reached import LowestRow, lowest_of, put_lowest
@@ -17,6 +16,7 @@ from unikeel.boot.reaching import reach
 from unikeel.boot.sources import open_mounted
 from unikeel.boot.spans import span
 from unikeel.errors import BadContent, Unavailable, UnikeelError
+from unikeel.lean import TYPE_CHECKING
 from unikeel.records.database import Database
 
 if TYPE_CHECKING:

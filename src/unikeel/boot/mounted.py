@@ -13,16 +13,15 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Final
 
-from unikeel.boot import flight
 from unikeel.boot.contract import BootFile, HostMount, Wanted
 from unikeel.boot.hostmounts import READABLE, Place, Step, plan
 from unikeel.boot.sources import DAMAGED, open_mounted, open_source
 from unikeel.errors import BadContent, Unavailable
-from unikeel.kernel import idmap, loop, mounts
+from unikeel.kernel import idmap, locks, loop, mounts
 from unikeel.kernel.fd import OwnedFd, link_of
 from unikeel.kernel.paths import open_beneath
+from unikeel.lean import Final
 from unikeel.records.failpoint import failpoint
 
 _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY
@@ -85,7 +84,7 @@ class Mounter:
         the files is not to be cached twice, so that it does direct I/O from then on.
         """
         info = os.fstat(image.fileno())
-        with flight.locked(os.path.join(self._locks, f"{info.st_dev:x}-{info.st_ino:x}.loop")):
+        with locks.locked(os.path.join(self._locks, f"{info.st_dev:x}-{info.st_ino:x}.loop")):
             device = loop.find_or_attach(image.fileno(), direct=later is None)
         if later is not None:
             later.callback(device.close)

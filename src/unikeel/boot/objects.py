@@ -13,10 +13,10 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from unikeel.kernel import mounts
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import Final
 
 _HEX: Final = frozenset("0123456789abcdef")
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final
 
 from unikeel.boot.contract import Choice
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 #: Where a failure of the means leads. ``view`` is never a fallback: it costs most and gives no more than ``shared-view``.

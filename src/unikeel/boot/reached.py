@@ -5,11 +5,10 @@ A row is written before the view is made and goes after it was removed, so that 
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from unikeel.boot.contract import Parent
+from unikeel.lean import Final, sqlite3
 from unikeel.records.database import Database, Row
 from unikeel.values import NamedTuple
 

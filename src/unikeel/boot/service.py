@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
 
 from unikeel.boot import policy
 from unikeel.boot.contract import (
@@ -34,6 +33,7 @@ from unikeel.boot.strategies import Strategies
 from unikeel.errors import Unavailable
 from unikeel.kernel import mounts
 from unikeel.kernel.paths import open_beneath
+from unikeel.lean import Final
 from unikeel.records.database import Database
 from unikeel.records.intents import Intent, Intents
 from unikeel.records.owners import Owner
@@ -213,10 +213,10 @@ class BootFiles:
         freed += self._strategies.shared.drop_idle()
         with self._ledger.database.write() as cursor:
             self._ledger.forget_parents_in(cursor)
-        from unikeel.boot import flight
+        from unikeel.kernel import locks
 
         for name in os.listdir(self._strategies.locks):
-            flight.forget(os.path.join(self._strategies.locks, name))
+            locks.forget(os.path.join(self._strategies.locks, name))
         return freed
 
     def drop_idle(self) -> list[Freed]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from typing import Final
 
 from unikeel.boot.ledger import Ledger
 from unikeel.boot.objects import ObjectStore, digest_of
 from unikeel.errors import UnikeelError
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import Final
 from unikeel.records.failpoint import failpoint
 
 #: Seconds that a start gets for itself before its disk and processor are used for this, unless somebody waits for it.

@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Final
 
 from unikeel.boot import flight
 from unikeel.boot.contract import (
@@ -36,7 +35,9 @@ from unikeel.boot.reached import ReachedRows
 from unikeel.boot.reaching import reach
 from unikeel.boot.spans import span
 from unikeel.errors import Unavailable, UnikeelError
+from unikeel.kernel import locks
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import Final
 from unikeel.records.failpoint import failpoint
 from unikeel.records.intents import Intent, Intents
 
@@ -252,7 +253,7 @@ class SharedViews:
 
     def _drop_unused(self, key: str) -> bool:
         """Whether it is gone. Who comes meanwhile waits at the lock, and makes it anew."""
-        with flight.locked(self._lock(key)):
+        with locks.locked(self._lock(key)):
             if self._in_use(key):
                 return False
             self._drop(key)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import Final
 
 from unikeel.boot.contract import Wanted
 from unikeel.errors import BadContent, Unavailable
 from unikeel.kernel.fd import OwnedFd, open_path
 from unikeel.kernel.paths import NotRegular, TooLarge, open_regular_beneath
+from unikeel.lean import Final
 
 #: The kernel's answers → names of PathReason (the readers are imported when one is needed) and what is said.
 _REASONS: Final = {

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from unikeel.boot.cache import Cache
 from unikeel.boot.contract import Choice, Reach, Strategy, ViewHolder
 from unikeel.boot.ledger import Ledger
 from unikeel.boot.objects import ObjectStore
+from unikeel.lean import TYPE_CHECKING
 from unikeel.records.intents import Intents
 from unikeel.records.owners import boot_id
 

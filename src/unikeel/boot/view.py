@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from typing import Final
 
 from unikeel.boot import flight
 from unikeel.boot.contract import INTENT_VIEW, OWN, Choice, Freed, HostMount, Opened, Reach, Source, Timeline, Wanted
@@ -18,6 +17,8 @@ from unikeel.boot.mounted import Mounter, open_all
 from unikeel.boot.reaching import reach
 from unikeel.boot.spans import span
 from unikeel.errors import Unavailable
+from unikeel.kernel import locks
+from unikeel.lean import Final
 from unikeel.records.failpoint import failpoint
 from unikeel.records.intents import Intent, Intents
 
@@ -117,7 +118,7 @@ class ContainerViews:
             with self._ledger.database.write() as cursor:
                 self._ledger.remove_view_in(cursor, row)
                 self._ledger.leave_in(cursor, container, NAME)
-            flight.forget(self._lock(container))
+            locks.forget(self._lock(container))
 
     def undo(self, intent: Intent) -> list[Freed]:
         """A process died between the intent and the record: the view goes, if it was made."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from unikeel.cli.options import DIRECTORIES, FILES, Argument, Command, Option, Parsed
 from unikeel.cli.output import line
 from unikeel.cli.output import write as write_out
+from unikeel.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unikeel.cli.session import Session

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from unikeel.cli.failures import say
 from unikeel.cli.options import DIRECTORIES, FILES, Argument, Command, Option, Parsed
 from unikeel.cli.output import line
 from unikeel.errors import InvalidArgument, PermissionDenied
+from unikeel.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unikeel.cli.session import Session

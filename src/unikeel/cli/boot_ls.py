@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from unikeel.cli.options import JSON, Command, Parsed
 from unikeel.cli.output import age, json, short, size, table, write
 from unikeel.cli.ps import recorded, recorded_tasks
+from unikeel.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unikeel.boot.contract import Holding

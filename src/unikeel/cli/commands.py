@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Final, Protocol
+import sys
 
 from unikeel.cli.options import Command, Parsed
 from unikeel.errors import InvalidArgument
+from unikeel.lean import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from unikeel.cli.session import Session
@@ -73,12 +73,13 @@ class Module(Protocol):
 
     def run(self, parsed: Parsed, session: Session) -> int:
         """Do it; the exit code."""
-        ...
 
 
 def load(name: str) -> Module:
     """The module of a command that is in :data:`NAMES` or :data:`HIDDEN`."""
-    module: Module = import_module("unikeel.cli." + HIDDEN.get(name, name.replace(" ", "_")))
+    full = "unikeel.cli." + HIDDEN.get(name, name.replace(" ", "_"))
+    __import__(full)  # importlib is a module more
+    module: Module = sys.modules[full]
     return module
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from unikeel.cli.completing import answer
 from unikeel.cli.options import CONTAINERS, POOLS, SNAPSHOTS, Argument, Command, Parsed
 from unikeel.cli.output import line
 from unikeel.cli.ps import recorded
+from unikeel.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unikeel.cli.session import Session

@@ -6,7 +6,6 @@ One answer for all shells: a candidate a line. The line ``:files`` or ``:directo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from unikeel.cli import commands
 from unikeel.cli.options import (
@@ -21,6 +20,7 @@ from unikeel.cli.options import (
     Command,
     Option,
 )
+from unikeel.lean import Final
 
 #: Names of a kind (:data:`CONTAINERS`, :data:`IMAGES`, :data:`POOLS` or :data:`SNAPSHOTS`) in a state root, by a configuration file; both may be empty.
 Lookup = Callable[[str, str, str], list[str]]

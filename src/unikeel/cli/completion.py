@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from unikeel.cli.completing import SCRIPTS
 from unikeel.cli.options import Argument, Command, Parsed
 from unikeel.cli.output import write
 from unikeel.errors import InvalidArgument
+from unikeel.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unikeel.cli.session import Session

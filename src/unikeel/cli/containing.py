@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from unikeel.cli.options import FILES, IMAGES, Argument, Option, Parsed
 from unikeel.engine.settings import Options
+from unikeel.lean import Final
 from unikeel.model import volumes
 from unikeel.network import ports
 

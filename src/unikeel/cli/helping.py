@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from unikeel.cli import commands
 from unikeel.cli.options import GLOBAL, Command, Option, synopsis
 from unikeel.cli.output import write
+from unikeel.lean import Final
 
 _WIDTH: Final = 100
 _ABOUT: Final = "unikeel runs unikernels and microVMs as containers, booted straight from block snapshots."

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from unikeel.cli.failures import say
 from unikeel.cli.options import DIRECTORIES, FILES, JSON, Command, Option, Parsed
 from unikeel.cli.output import json, line, write
 from unikeel.errors import FailedPrecondition, InvalidArgument
+from unikeel.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
 
 from unikeel.cli.options import CONTAINERS, Argument, Command, Option, Parsed
 from unikeel.cli.output import for_each, line
 from unikeel.errors import InvalidArgument
+from unikeel.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unikeel.cli.session import Session

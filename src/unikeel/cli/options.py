@@ -8,9 +8,9 @@ are made from the same tables. Rules: ``--name VALUE``, ``--name=VALUE``, ``-n V
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 from unikeel.errors import InvalidArgument
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 #: What completion offers for a value: nothing, files, directories, containers, running ones, images, pools, snapshots.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from unikeel.cli.failures import say
 from unikeel.cli.options import JSON, POOLS, Argument, Command, Option, Parsed
 from unikeel.cli.output import json, line
 from unikeel.errors import InvalidArgument
+from unikeel.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unikeel.cli.session import Session

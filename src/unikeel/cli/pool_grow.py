@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from unikeel.cli.options import JSON, POOLS, Argument, Command, Option, Parsed
 from unikeel.cli.output import json, line
+from unikeel.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unikeel.cli.session import Session

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from unikeel.cli.failures import say
 from unikeel.cli.options import JSON, POOLS, Argument, Command, Parsed
 from unikeel.cli.output import json, size, table, write
+from unikeel.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unikeel.cli.session import Session

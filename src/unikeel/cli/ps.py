@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from unikeel.cli.options import JSON, Command, Option, Parsed
 from unikeel.cli.output import age, json, line, table, write
 from unikeel.engine import tasks
 from unikeel.engine.settings import Settings
 from unikeel.errors import NotFound
+from unikeel.lean import TYPE_CHECKING
 from unikeel.model.states import ContainerState
 from unikeel.model.task_states import TaskState
 

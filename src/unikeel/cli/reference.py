@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Final
 
 from unikeel.cli import commands
 from unikeel.cli.failures import exit_codes
 from unikeel.cli.helping import described, sentence, written
 from unikeel.cli.options import GLOBAL, Command, Option, synopsis
+from unikeel.lean import Final
 
 _HEAD: Final = """# The command line
 

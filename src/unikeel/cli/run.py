@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from unikeel.cli import containing, progress, starting
 from unikeel.cli.failures import Interrupted, say
 from unikeel.cli.options import Command, Option, Parsed
 from unikeel.cli.output import line
 from unikeel.cli.timing import new_timeline
+from unikeel.lean import TYPE_CHECKING
 from unikeel.model.states import ContainerState
 
 if TYPE_CHECKING:
@@ -56,10 +55,10 @@ def run(parsed: Parsed, session: Session) -> int:
 
 def _import_rest() -> None:
     """Import what every start needs, so that the timeline counts it as import and not as a step's own time."""
-    from unikeel.engine import creating, ready
+    from unikeel.engine import creating
     from unikeel.engine import starting as steps
 
-    del creating, ready, steps
+    del creating, steps
 
 
 def _start(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from unikeel.cli.failures import say
+from unikeel.lean import TYPE_CHECKING
 from unikeel.values import NamedTuple
 
 if TYPE_CHECKING:

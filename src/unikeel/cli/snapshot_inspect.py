@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from unikeel.cli.options import JSON, SNAPSHOTS, Argument, Command, Parsed
 from unikeel.cli.output import json
 from unikeel.cli.snapshot_ls import NARROWING, described
+from unikeel.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unikeel.cli.pooling import Pools

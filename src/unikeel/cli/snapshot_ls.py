@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from unikeel.cli.options import JSON, Command, Option, Parsed
 from unikeel.cli.output import age, json, short, size, table, write
+from unikeel.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unikeel.cli.session import Session

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from unikeel.cli.options import JSON, SNAPSHOTS, Argument, Command, Parsed
 from unikeel.cli.output import json, size, table, write
 from unikeel.cli.snapshot_ls import NARROWING
+from unikeel.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unikeel.cli.session import Session

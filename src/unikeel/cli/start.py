@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from unikeel.cli import starting
 from unikeel.cli.failures import say
 from unikeel.cli.options import CONTAINERS, Argument, Command, Option, Parsed
@@ -11,6 +9,7 @@ from unikeel.cli.output import for_each, line
 from unikeel.cli.timing import new_timeline
 from unikeel.engine.settings import Settings
 from unikeel.errors import InvalidArgument
+from unikeel.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unikeel.cli.session import Session

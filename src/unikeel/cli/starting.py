@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Final, Self
 
 from unikeel.cli.failures import Interrupted, say
 from unikeel.cli.options import FILES, Option
 from unikeel.engine import console
 from unikeel.errors import InvalidArgument, UnikeelError
+from unikeel.lean import TYPE_CHECKING, Final, Self, signal
 
 if TYPE_CHECKING:
     from unikeel.cli.options import Parsed

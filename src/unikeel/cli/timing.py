@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Final
+
+from unikeel.lean import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from unikeel.cli.session import Session

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from unikeel.cli.options import JSON, Command, Parsed
 from unikeel.cli.output import json, line
+from unikeel.lean import TYPE_CHECKING
 from unikeel.version import VERSION
 
 if TYPE_CHECKING:

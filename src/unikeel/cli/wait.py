@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from unikeel.cli.options import CONTAINERS, Argument, Command, Parsed
 from unikeel.cli.output import for_each, line
+from unikeel.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unikeel.cli.session import Session

@@ -16,13 +16,13 @@ import select
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
 
 from unikeel.engine import stopping, terminal
 from unikeel.engine.console import ConsoleReader, size
 from unikeel.engine.reconcile import reconcile
 from unikeel.errors import Internal, Unavailable
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from unikeel.engine.containers import Container

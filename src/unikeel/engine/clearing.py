@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 
 from unikeel.engine.containers import Container
 from unikeel.engine.ending import Monitored, open_process
@@ -11,6 +10,7 @@ from unikeel.engine.layout import SERVERS
 from unikeel.engine.services import Services
 from unikeel.kernel import pidfd
 from unikeel.kernel.paths import remove_tree
+from unikeel.lean import signal
 from unikeel.records.failpoint import failpoint
 from unikeel.sandbox import remains, sockets
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+
+from unikeel.lean import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
     from unikeel.engine.services import Services

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import time
 from collections.abc import Mapping
-from typing import Final
 
 from unikeel.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
+from unikeel.lean import Final, sqlite3
 from unikeel.model.states import ContainerState, check
 from unikeel.records.database import Database, Row, Value
 from unikeel.values import NamedTuple

@@ -10,12 +10,12 @@ import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
 
 from unikeel.errors import InvalidArgument
 from unikeel.guests.own_init import COPIES
 from unikeel.kernel.fd import OwnedFd
 from unikeel.kernel.memfd import sealed, sealed_bytes
+from unikeel.lean import TYPE_CHECKING, Final
 from unikeel.model.cpio import File
 from unikeel.model.names import quote
 from unikeel.model.plan import Attached, DiskSpec, Mounted

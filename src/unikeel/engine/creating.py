@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from unikeel.boot.contract import Choice
 from unikeel.engine import networking
@@ -18,6 +17,7 @@ from unikeel.errors import BadContent, InvalidArgument, Unimplemented
 from unikeel.images.manifests import Image
 from unikeel.images.progress import Progress
 from unikeel.kernel.paths import remove_strange_tree, remove_tree
+from unikeel.lean import TYPE_CHECKING
 from unikeel.model.image_fields import GuestConfig
 from unikeel.model.states import ContainerState
 from unikeel.records.failpoint import failpoint

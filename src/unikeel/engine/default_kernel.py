@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 from unikeel.errors import Unavailable
 from unikeel.kernel.fd import OwnedFd
 from unikeel.kernel.memfd import sealed
+from unikeel.lean import Final
 from unikeel.model.plan import OwnInit
 from unikeel.values import NamedTuple
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Final
 
 from unikeel.boot import flight
 from unikeel.boot.contract import FILL, Parent, Reach, Timeline
@@ -17,6 +16,8 @@ from unikeel.boot.mounted import Mounter
 from unikeel.boot.reaching import reach
 from unikeel.engine.made import KIND, MadeDisks, labels_of
 from unikeel.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, NotFound, UnikeelError
+from unikeel.kernel import locks
+from unikeel.lean import Final
 from unikeel.records.failpoint import failpoint
 from unikeel.snapshots.contract import RAW_OR_QCOW2, Disk
 from unikeel.snapshots.ext4 import write_image
@@ -104,7 +105,7 @@ class DiskMaker:
                     lambda _found: None,
                 )
             )
-            flight.forget(path)
+            locks.forget(path)
         except UnikeelError as error:
             attributes["error"] = type(error).__name__
             raise

@@ -10,7 +10,6 @@ import json
 import os
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, Protocol
 
 from unikeel.engine.services import Services, read_text
 from unikeel.engine.settings import Settings
@@ -18,6 +17,7 @@ from unikeel.errors import Internal, NotFound, Unavailable, UnikeelError
 from unikeel.keeper.wire import UNSERVED
 from unikeel.kernel import pidfd
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import TYPE_CHECKING, Final, Protocol
 from unikeel.model.plan import ExitRule, decode_exit
 from unikeel.records.owners import boot_id, start_time
 from unikeel.sandbox.sockets import console_path

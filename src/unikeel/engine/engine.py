@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
 
 from unikeel import config as configuration
 from unikeel.boot.contract import Freed, Holding
@@ -18,6 +17,7 @@ from unikeel.engine.services import Notice, Services
 from unikeel.engine.settings import Options
 from unikeel.engine.timeline import Timeline
 from unikeel.errors import FailedPrecondition, InvalidArgument, NotFound
+from unikeel.lean import TYPE_CHECKING, Self
 from unikeel.model.states import ContainerState
 
 if TYPE_CHECKING:

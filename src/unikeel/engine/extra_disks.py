@@ -13,13 +13,13 @@ import os
 import stat
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from typing import Final
 
 from unikeel.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable, Unimplemented
 from unikeel.kernel import loop, mounts, trees
 from unikeel.kernel.fd import OwnedFd
 from unikeel.kernel.idmap import single_mapping
 from unikeel.kernel.paths import reopen
+from unikeel.lean import Final
 from unikeel.model.image_fields import GuestConfig
 from unikeel.model.names import quote
 from unikeel.model.plan import Attached, DiskSpec, FileRole

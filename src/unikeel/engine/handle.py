@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Iterator
 
-from unikeel.engine import console, ending, stopping
+from unikeel.engine import console, ending
 from unikeel.engine.containers import Container as Record
-from unikeel.engine.removing import collect, remove
 from unikeel.engine.services import Services, read_text
 from unikeel.engine.settings import Settings
 from unikeel.engine.timeline import Timeline
 from unikeel.errors import DeadlineExceeded, FailedPrecondition, NotFound
+from unikeel.lean import signal
 from unikeel.model.states import ContainerState
 
 
@@ -73,15 +72,17 @@ class Container:
         """
         import time
 
-        from unikeel.engine import ready as readiness
         from unikeel.engine.starting import claim, start
 
         limit = self._services.config.start_timeout if seconds is None else seconds
         deadline = time.monotonic() + limit
         timeline = Timeline() if timeline is None else timeline
         record = self.record
-        criterion = readiness.parse(ready) if ready else None
-        if criterion is not None:
+        criterion = None
+        if ready:
+            from unikeel.engine import ready as readiness
+
+            criterion = readiness.parse(ready)
             readiness.check(criterion, Settings.from_json(dict(record.settings)).ports)
         offset = console.size(self.console_log)
         record = claim(self._services, record, timeline)
@@ -105,7 +106,7 @@ class Container:
             if not ending.wait_for_exit(self._services, record, seconds):
                 raise DeadlineExceeded(f"container {record.name} still runs after {seconds or 0:g} s")
             report = ending.exit_report(self._services, record)
-            collected = collect(self._services, record)
+            collected = self._collect(record)
             if collected.runs != record.runs or collected.state is not ContainerState.EXITED:
                 return ending.UNKNOWN_EXIT if report is None else report.code  # it has been started again already
             record = collected
@@ -117,14 +118,21 @@ class Container:
         """Take note of an end that nobody has looked at yet; what is recorded then."""
         record = self.record
         if record.state is ContainerState.RUNNING and ending.exit_report(self._services, record) is not None:
-            return collect(self._services, record)
+            return self._collect(record)
         return record
+
+    def _collect(self, record: Record) -> Record:
+        from unikeel.engine.removing import collect  # once the guest runs: its start does not wait for it
+
+        return collect(self._services, record)
 
     def stop(self, seconds: float | None = None) -> int:
         """End its run: politely where the guest heeds a power button, then surely. Its exit code.
 
         :param seconds: for the polite way; the configuration's ``stop.timeout`` if ``None``. :raise FailedPrecondition: it does not run.
         """
+        from unikeel.engine import stopping
+
         stopping.stop(
             self._services, self.refresh(), self._services.config.stop_timeout if seconds is None else seconds
         )
@@ -132,13 +140,18 @@ class Container:
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send its monitor a signal. :raise FailedPrecondition: it does not run. :raise InvalidArgument: no such signal."""
-        stopping.send_signal(self._services, self.record, number)
+        from unikeel.engine.stopping import send_signal
+
+        send_signal(self._services, self.record, number)
 
     def remove(self, *, force: bool = False) -> None:
         """Remove it, with its snapshot, its hold on boot files and its logs.
 
         :param force: end it first if it runs. :raise FailedPrecondition: it runs, or another command works on it.
         """
+        from unikeel.engine import stopping
+        from unikeel.engine.removing import remove
+
         record = self.refresh()
         if force and record.state is ContainerState.RUNNING:
             stopping.stop(self._services, record, 0)
@@ -152,6 +165,8 @@ class Container:
         try:
             record = self.refresh()
             if record.auto_remove and record.state is ContainerState.EXITED:
+                from unikeel.engine.removing import remove
+
                 remove(self._services, record)
         except (FailedPrecondition, NotFound):
             return  # the keeper's own command was as quick

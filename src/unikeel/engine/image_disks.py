@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import Final
 
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import Final
 from unikeel.model.plan import DiskSpec, FileRole
 from unikeel.records.failpoint import failpoint
 from unikeel.snapshots.contract import How

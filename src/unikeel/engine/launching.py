@@ -6,7 +6,6 @@ import os
 import select
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
 
 from unikeel.engine.containers import Container
 from unikeel.engine.ending import exit_report, holds, wait_for_exit
@@ -16,6 +15,7 @@ from unikeel.engine.settings import Settings
 from unikeel.engine.timeline import Timeline
 from unikeel.errors import DeadlineExceeded, FailedPrecondition, Unavailable, UnikeelError
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import TYPE_CHECKING, Final
 from unikeel.model.plan import Control
 from unikeel.records.failpoint import failpoint
 from unikeel.sandbox.sockets import console_path

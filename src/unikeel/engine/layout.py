@@ -18,9 +18,9 @@ All directories are 0700: what is in them is for root alone.
 from __future__ import annotations
 
 import os
-from typing import Final
 
 from unikeel.errors import InvalidArgument, PermissionDenied, ResourceExhausted
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 #: In a container's directory: what its guest changed of a root that it shares with the host.

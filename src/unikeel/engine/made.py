@@ -10,10 +10,10 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from unikeel.boot.contract import Freed, Holding, Parent
 from unikeel.errors import FailedPrecondition, NotFound, UnikeelError
+from unikeel.lean import Final
 from unikeel.records.failpoint import failpoint
 from unikeel.snapshots.contract import Info, Kind
 from unikeel.snapshots.file_store import FileStore

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
 
 from unikeel.errors import InvalidArgument
+from unikeel.lean import TYPE_CHECKING, Final
 from unikeel.model.plan import FileRole, Net, UserNet
 from unikeel.values import NamedTuple
 

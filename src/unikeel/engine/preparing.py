@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
+from contextlib import ExitStack, closing
 
 from unikeel import monitors
 from unikeel.boot.contract import Acquired, Choice, HostMount, Source
@@ -22,6 +20,7 @@ from unikeel.engine.timeline import Timeline
 from unikeel.errors import BadContent
 from unikeel.kernel.fd import OwnedFd
 from unikeel.kernel.paths import remove_tree
+from unikeel.lean import TYPE_CHECKING, Final
 from unikeel.model.plan import Console, DiskSpec, FileRole, LaunchPlan, LaunchRequest, Net
 from unikeel.model.rootfs import Rootfs
 from unikeel.records.failpoint import failpoint
@@ -288,7 +287,7 @@ def sockets(directory: str, plan: LaunchPlan, stack: ExitStack) -> dict[FileRole
     fds: dict[FileRole, int] = {}
     for file in plan.files:
         if file.role in _LISTENING:
-            fds[file.role] = stack.enter_context(listen(directory, _LISTENING[file.role])).fileno()
+            fds[file.role] = stack.enter_context(closing(listen(directory, _LISTENING[file.role]))).fileno()
         elif file.role is FileRole.CONFIG:
             from unikeel.kernel.memfd import sealed_bytes
 
@@ -310,6 +309,8 @@ def _helper_socket(helper: tuple[str, ...], stack: ExitStack) -> tuple[int, int]
     """The helper's and the monitor's ends of a socket pair; -1 where there is no helper."""
     if not helper:
         return -1, -1
+    import socket
+
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     return stack.enter_context(theirs).fileno(), stack.enter_context(ours).fileno()
 

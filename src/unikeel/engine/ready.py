@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 import time
 from collections.abc import Callable
-from typing import Self
 
 from unikeel.engine.console import ConsoleReader
 from unikeel.engine.containers import Container
@@ -20,6 +18,7 @@ from unikeel.engine.ending import adopt, exit_report, process_lives
 from unikeel.engine.services import Services
 from unikeel.engine.settings import Settings
 from unikeel.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unavailable
+from unikeel.lean import Self, socket
 from unikeel.network.ports import Port
 from unikeel.values import NamedTuple
 

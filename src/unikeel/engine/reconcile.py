@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 
-from unikeel.boot.flight import locked
 from unikeel.engine.containers import Container
 from unikeel.engine.creating import discard
 from unikeel.engine.ending import adopt, exit_report, process_lives, wait_for_exit
-from unikeel.engine.removing import collect, finish_removal, remove
 from unikeel.engine.services import Services
 from unikeel.errors import FailedPrecondition, NotFound, UnikeelError
+from unikeel.kernel.locks import locked
 from unikeel.model.states import ContainerState
 from unikeel.records import owners
 
@@ -62,10 +61,16 @@ def let_go(services: Services) -> None:
 
 def _settle_end(services: Services, container: Container) -> None:
     if container.state is ContainerState.RUNNING and exit_report(services, container) is not None:
-        collect(services, container)
+        _collect(services, container)
     now = services.containers.get(container.id)
     if now.state is ContainerState.EXITED and not now.owner:
         _remove_if_unwanted(services, now)
+
+
+def _collect(services: Services, container: Container, lost: str = "") -> None:
+    from unikeel.engine.removing import collect  # seldom needed, and every command looks here
+
+    collect(services, container, lost)
 
 
 def _needed(services: Services, containers: list[Container]) -> bool:
@@ -134,6 +139,8 @@ def _one(services: Services, container: Container, kept: frozenset[str]) -> None
     elif container.state is ContainerState.STARTING:
         _undo_start(services, container)
     elif container.state is ContainerState.REMOVING:
+        from unikeel.engine.removing import finish_removal
+
         finish_removal(services, container)
         services.notice(f"finished removing container {container.name}: the command that was removing it was killed")
     else:
@@ -156,6 +163,8 @@ def _remove_if_unwanted(services: Services, container: Container) -> None:
 
 
 def _remove(services: Services, container: Container) -> None:
+    from unikeel.engine.removing import remove
+
     try:
         remove(services, services.containers.get(container.id))
     except FailedPrecondition:
@@ -165,7 +174,7 @@ def _remove(services: Services, container: Container) -> None:
 def _running(services: Services, container: Container, kept: frozenset[str]) -> None:
     """A container that ran when last seen: it still does, or it has ended, or its keeper was killed."""
     if exit_report(services, container) is not None:
-        collect(services, container)
+        _collect(services, container)
     elif not process_lives(container):
         _await_report_or_give_up(services, container)
     elif container.id not in kept:
@@ -188,13 +197,13 @@ def _adopt(services: Services, container: Container) -> None:
 def _await_report_or_give_up(services: Services, container: Container) -> None:
     """The process is gone and nothing is written yet: the keeper is about to, or it was killed before it could."""
     if container.boot_id != owners.boot_id():
-        collect(services, container, lost="the host was restarted")
+        _collect(services, container, lost="the host was restarted")
         services.notice(f"container {container.name} ended: the host was restarted")
         return
     if services.keeper.lives():
         wait_for_exit(services, container, _REPORT_SECONDS)
     known = exit_report(services, container) is not None
-    collect(services, container)
+    _collect(services, container)
     if not known:
         services.notice(f"container {container.name} ended while no keeper was there: its exit status is unknown")
 

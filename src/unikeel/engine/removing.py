@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 
-from unikeel.boot.flight import locked
 from unikeel.engine.clearing import remove_sandbox
 from unikeel.engine.containers import Container
 from unikeel.engine.creating import discard
 from unikeel.engine.ending import UNKNOWN_EXIT, ExitReport, exit_report
 from unikeel.engine.services import Services
 from unikeel.errors import NotFound
+from unikeel.kernel.locks import locked
 from unikeel.model.states import ContainerState
 from unikeel.records.failpoint import failpoint
 

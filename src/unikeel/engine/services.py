@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from unikeel.boot.contract import Limits, Parent
 from unikeel.boot.service import BootFiles
@@ -14,6 +13,7 @@ from unikeel.engine.layout import Layout
 from unikeel.engine.reaching import CONSUMER, StoreReach
 from unikeel.errors import NotFound, Unavailable
 from unikeel.keeper.client import KeeperClient, KeeperSettings
+from unikeel.lean import TYPE_CHECKING
 from unikeel.records.database import Database
 from unikeel.records.intents import Intents
 from unikeel.records.owners import Owner

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
-
+from unikeel.lean import Final
 from unikeel.model.image_fields import GuestConfig
 from unikeel.model.volumes import Volume
 from unikeel.network.ports import Port

@@ -12,14 +12,14 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
+from contextlib import ExitStack, closing
 
 from unikeel.engine.layout import SERVERS
 from unikeel.errors import FailedPrecondition, InvalidArgument, Unavailable
 from unikeel.kernel import mounts, trees
 from unikeel.kernel.fd import OwnedFd
 from unikeel.kernel.paths import remove_tree
+from unikeel.lean import TYPE_CHECKING, Final
 from unikeel.model.cpio import File
 from unikeel.model.names import quote
 from unikeel.model.plan import ROOT_SHARE, VOLUMES, Attached, Mounted, Share
@@ -182,7 +182,7 @@ def _start_server(services: Services, ident: str, share: Share, tree: OwnedFd, s
         json.dump(build(file_server.sandbox(server, plan)), file)
     failpoint("share.bundle")
     path = os.path.join(directory, f"{_SERVERS[share.tag]}.sock")
-    with listen(directory, os.path.basename(path)) as listener:
+    with closing(listen(directory, os.path.basename(path))) as listener:
         ours = stack.enter_context(_connected(directory, os.path.basename(path)))
         os.unlink(path)
         said = services.sandboxes.run_detached(name, bundle, (listener.fileno(), tree.fileno()), mark=ident)

@@ -10,7 +10,6 @@ import time
 from contextlib import ExitStack
 
 from unikeel.boot.contract import Choice
-from unikeel.engine.clearing import remove_sandbox
 from unikeel.engine.containers import Container
 from unikeel.engine.launching import await_exec, await_ports, await_vcpu, launch, pipe
 from unikeel.engine.preparing import prepare
@@ -68,6 +67,8 @@ def _first_line(error: BaseException) -> str:
 
 def undo_start(services: Services, container: Container, reason: str) -> None:
     """Take a half-done start back, however far it had come; the snapshot and the boot files' user stay for the next start."""
+    from unikeel.engine.clearing import remove_sandbox
+
     remove_sandbox(services, container, thorough=True)
     container = services.containers.get(container.id)
     state = ContainerState.EXITED if container.started_ns else ContainerState.CREATED

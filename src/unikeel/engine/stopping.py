@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 from collections.abc import Callable
 
@@ -14,6 +13,7 @@ from unikeel.engine.ending import ENDED, open_process, wait_for_exit
 from unikeel.engine.services import Services, read_text
 from unikeel.errors import FailedPrecondition, InvalidArgument, UnikeelError
 from unikeel.kernel import pidfd
+from unikeel.lean import signal
 from unikeel.model.plan import Control
 from unikeel.model.states import ContainerState
 from unikeel.sandbox.lines import Line
@@ -32,7 +32,7 @@ def send_signal(services: Services, container: Container, number: int) -> None:
 
     :raise FailedPrecondition: it is not running. :raise InvalidArgument: no such signal.
     """
-    if number not in set(signal.Signals):
+    if number not in signal.valid_signals():
         raise InvalidArgument(f"there is no signal {number}")
     process = open_process(container)
     if process is None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Final
 
 from unikeel.errors import AlreadyExists, NotFound, ResourceExhausted
+from unikeel.lean import Any, Final, sqlite3
 from unikeel.model.task_states import TaskState, check
 from unikeel.records.database import Database, Row, Value
 from unikeel.values import NamedTuple

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+
+from unikeel.lean import TYPE_CHECKING, Final, signal
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+
+from unikeel.lean import Any
 
 Attribute = str | int | float | bool
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from unikeel.boot.flight import forget, locked
 from unikeel.engine.services import Services
 from unikeel.errors import AlreadyExists, FailedPrecondition, NotFound
 from unikeel.images.manifests import Image
 from unikeel.images.progress import Progress
+from unikeel.kernel.locks import forget, locked
 from unikeel.records.failpoint import failpoint
 
 

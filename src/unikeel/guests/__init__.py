@@ -6,10 +6,11 @@ it is first asked for. To add a guest, add its file, and its name to :data:`unik
 
 from __future__ import annotations
 
+import sys
 from functools import cache
-from typing import TYPE_CHECKING
 
 from unikeel.errors import InvalidArgument, Unimplemented
+from unikeel.lean import TYPE_CHECKING
 from unikeel.model.names import GUESTS, quote, unknown_hint
 
 if TYPE_CHECKING:
@@ -23,13 +24,12 @@ def guest(name: str) -> Guest:
     :raises InvalidArgument: no such type is known; the hint names those known and the nearest spelling.
     :raises Unimplemented: known, and not offered by this version.
     """
-    from importlib import import_module
-
     if name not in GUESTS:
         raise InvalidArgument(f"guest type {quote(name)} is unknown", unknown_hint(name, GUESTS))
     module = f"{__name__}.{name.replace('-', '_')}"
     try:
-        found: Guest = import_module(module).GUEST
+        __import__(module)  # importlib would be a module more
+        found: Guest = sys.modules[module].GUEST
     except ModuleNotFoundError as error:
         if error.name != module:
             raise

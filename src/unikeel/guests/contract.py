@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from unikeel.errors import InvalidArgument
+from unikeel.lean import Protocol
 from unikeel.model.plan import ExitRule, LaunchRequest, Net
 from unikeel.model.rootfs import BlockSupport
 from unikeel.values import NamedTuple

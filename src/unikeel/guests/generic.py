@@ -6,9 +6,8 @@ do not reach it. Network settings do not, either: it asks by DHCP, or is told by
 
 from __future__ import annotations
 
-from typing import Final
-
 from unikeel.guests.contract import Guest, Plain, Solo5Devices, joined, within
+from unikeel.lean import Final
 from unikeel.model.plan import ExitRule, LaunchRequest
 from unikeel.model.rootfs import BlockSupport
 

@@ -6,9 +6,8 @@ spaces, as urunc does.
 
 from __future__ import annotations
 
-from typing import Final
-
 from unikeel.guests.contract import Guest, Plain, Solo5Devices, joined, told, within
+from unikeel.lean import Final
 from unikeel.model.plan import ExitRule, LaunchRequest
 from unikeel.model.rootfs import BlockSupport
 

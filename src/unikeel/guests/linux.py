@@ -13,11 +13,11 @@ line itself and expects single quotes. Variables that are also kernel parameters
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from unikeel.errors import InvalidArgument
 from unikeel.guests import own_init, urunit
 from unikeel.guests.contract import Added, Guest, Solo5Devices, told, within
+from unikeel.lean import Final
 from unikeel.model import cpio
 from unikeel.model.names import quote
 from unikeel.model.plan import ROOT_SHARE, ExitRule, LaunchRequest, Net

@@ -5,9 +5,8 @@ The program is in the kernel; arguments, environment variables and a DNS server 
 
 from __future__ import annotations
 
-from typing import Final
-
 from unikeel.guests.contract import Guest, Plain, Solo5Devices, told, within
+from unikeel.lean import Final
 from unikeel.model.plan import ExitRule, LaunchRequest
 from unikeel.model.rootfs import BlockSupport
 

@@ -7,9 +7,9 @@ a DNS server do not reach it. Arguments are joined with single spaces, as urunc 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from unikeel.guests.contract import Guest, Plain, Solo5Devices, joined, told, within
+from unikeel.lean import Final
 from unikeel.model.plan import ExitRule, LaunchRequest
 from unikeel.model.rootfs import BlockSupport
 

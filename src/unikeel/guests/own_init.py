@@ -7,9 +7,9 @@ kernel command line has limits, and quotes. The letters are those of ``init/sett
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from unikeel.errors import InvalidArgument
+from unikeel.lean import Final
 from unikeel.model import cpio
 from unikeel.model.names import quote
 from unikeel.model.plan import ROOT_SHARE, VOLUMES, LaunchRequest, Mounted, TapNet

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Final
 
 from unikeel.guests.contract import Guest, Plain, Solo5Devices, joined, told, within
+from unikeel.lean import Final
 from unikeel.model.plan import ExitRule, LaunchRequest, Net
 from unikeel.model.rootfs import BlockSupport
 

@@ -10,10 +10,10 @@ not name its version is taken for a current one, as urunc does. Arguments are jo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from unikeel.errors import BadContent, InvalidArgument
 from unikeel.guests.contract import Guest, Plain, Solo5Devices, joined, told, within
+from unikeel.lean import Final
 from unikeel.model.names import quote
 from unikeel.model.plan import ROOT_SHARE, ExitRule, LaunchRequest, Net
 from unikeel.model.rootfs import BlockSupport

@@ -9,9 +9,9 @@ With an initrd as root, the file lies in it (:data:`PATH`, mode 0400); otherwise
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from unikeel.errors import InvalidArgument
+from unikeel.lean import Final
 from unikeel.model.image_fields import GuestConfig
 from unikeel.model.names import quote
 from unikeel.model.plan import Attached, LaunchRequest

@@ -10,12 +10,12 @@ import os
 import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 from unikeel.errors import BadContent
 from unikeel.images.sources import Window
 from unikeel.images.staging import CHUNK, write_all, writing
 from unikeel.images.tarball import Entry, Kind, entries
+from unikeel.lean import Final
 
 #: Most members of an archive; an image has a handful per layer.
 MAX_MEMBERS: Final = 20_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Final
 
 from unikeel.errors import InvalidArgument, NotFound, PermissionDenied
 from unikeel.images import description, manifests, packing, references
@@ -15,6 +14,7 @@ from unikeel.images.outputs import targets
 from unikeel.images.progress import Progress, silent
 from unikeel.images.staging import Loaded, Staging, put_image
 from unikeel.images.store import ImageStore
+from unikeel.lean import Final
 
 _URUNC: Final = "/urunc.json"
 _MAX_TIME: Final = 1 << 33

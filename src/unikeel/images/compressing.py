@@ -8,12 +8,12 @@ import subprocess
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final, Protocol
 
 from unikeel.errors import Unavailable
 from unikeel.images import digests
 from unikeel.images.sources import Window
 from unikeel.images.staging import BlobWriter, Buffer, writing
+from unikeel.lean import Final, Protocol
 
 #: What a compression adds to a layer's media type.
 SUFFIX: Final = {"none": "", "gzip": "+gzip", "zstd": "+zstd"}

@@ -9,9 +9,9 @@ import os
 import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Final, TypeVar
 
 from unikeel.errors import BadContent, InvalidArgument
+from unikeel.lean import Final, TypeVar
 from unikeel.model.image_config import from_annotations
 from unikeel.model.image_fields import OWN_PREFIX, PREFIX
 

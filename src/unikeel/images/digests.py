@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from unikeel.errors import BadContent
+from unikeel.lean import Final, sha256
 
 PREFIX: Final = "sha256:"
 HEX_LENGTH: Final = 64
@@ -36,9 +36,7 @@ def hex_of(digest: str, where: str) -> str:
 
 def of(data: bytes) -> str:
     """The digest of some bytes."""
-    import hashlib
-
-    return PREFIX + hashlib.sha256(data).hexdigest()
+    return PREFIX + sha256(data).hexdigest()
 
 
 def chain_id(diff_ids: Sequence[str]) -> str:
@@ -47,11 +45,9 @@ def chain_id(diff_ids: Sequence[str]) -> str:
     :param diff_ids: lowest first.
     :raises BadContent: there is none.
     """
-    import hashlib
-
     if not diff_ids:
         raise BadContent("an image without layers has no chain ID")
     chain = diff_ids[0]
     for diff_id in diff_ids[1:]:
-        chain = PREFIX + hashlib.sha256(f"{chain} {diff_id}".encode()).hexdigest()
+        chain = PREFIX + sha256(f"{chain} {diff_id}".encode()).hexdigest()
     return chain

@@ -8,9 +8,9 @@ see two different images.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 from unikeel.errors import BadContent
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 #: Largest manifest, index or configuration that is read, in bytes (what containerd and registries allow, too).

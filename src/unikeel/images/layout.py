@@ -17,13 +17,13 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
 
 from unikeel.errors import BadContent, ResourceExhausted, UnikeelError
 from unikeel.images import digests, manifests
 from unikeel.images.documents import MAX_BYTES, Document
 from unikeel.images.manifests import Descriptor, Manifest
 from unikeel.images.staging import Staging, sync_directory, write_all, writing
+from unikeel.lean import Final
 from unikeel.records.failpoint import failpoint
 
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'

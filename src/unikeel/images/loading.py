@@ -9,7 +9,6 @@ import os
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, TypeAlias
 
 from unikeel.errors import BadContent, InvalidArgument
 from unikeel.images import archives, digests, manifests, references
@@ -18,6 +17,7 @@ from unikeel.images.manifests import Descriptor
 from unikeel.images.progress import Progress
 from unikeel.images.sources import Directory, Source, Window, open_file
 from unikeel.images.staging import Loaded, Staging, put_image
+from unikeel.lean import Final, TypeAlias
 from unikeel.records.failpoint import failpoint
 
 #: Containerd and Docker put the whole name here and only the tag into ``org.opencontainers.image.ref.name``.

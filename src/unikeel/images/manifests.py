@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
 
 from unikeel.errors import BadContent
 from unikeel.images import digests
 from unikeel.images.documents import Document
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"

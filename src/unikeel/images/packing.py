@@ -10,10 +10,10 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
 
 from unikeel.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Unavailable
 from unikeel.images.sources import Window
+from unikeel.lean import Final, Protocol
 
 _BLOCK: Final = 512
 _MAX_ENTRIES: Final = 1_000_000

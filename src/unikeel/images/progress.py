@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+
+from unikeel.lean import TypeAlias
 
 #: Called with what is being done, the bytes done so far and the bytes in all (0 when unknown). Called from the thread that
 #: does the work, at most once per mebibyte; what it raises ends the work, which then leaves nothing behind.

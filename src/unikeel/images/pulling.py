@@ -6,11 +6,11 @@ import os
 import selectors
 import subprocess
 from dataclasses import dataclass
-from typing import Final
 
 from unikeel.errors import InvalidArgument, ResourceExhausted, Unavailable
 from unikeel.images import references
 from unikeel.images.progress import Progress
+from unikeel.lean import Final
 
 #: skopeo's transports that we pass on; anything else before a colon belongs to a name.
 TRANSPORTS: Final = ("docker", "oci", "oci-archive", "docker-archive", "dir", "containers-storage", "docker-daemon")

@@ -7,10 +7,10 @@ A name is stored in its familiar form: ``docker.io/library/nginx`` is ``nginx:la
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
 
 from unikeel.errors import InvalidArgument, NotFound
 from unikeel.images import digests
+from unikeel.lean import Final
 
 MAX_NAME: Final = 255
 MIN_PREFIX: Final = 4

@@ -9,11 +9,11 @@ import os
 import stat
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Protocol, Self
 
 from unikeel.errors import BadContent, NotFound, PermissionDenied, Unavailable
 from unikeel.images.documents import MAX_BYTES
 from unikeel.images.staging import CHUNK
+from unikeel.lean import Protocol, Self
 
 
 class Window:

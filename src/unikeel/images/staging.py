@@ -11,12 +11,12 @@ import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final, Self, TypeAlias
 
 from unikeel.errors import BadContent, PermissionDenied, ResourceExhausted, Unavailable
 from unikeel.images import digests, manifests
 from unikeel.images.documents import Document
 from unikeel.images.manifests import Descriptor, Image, Manifest
+from unikeel.lean import Final, Self, TypeAlias
 from unikeel.values import NamedTuple
 
 #: What can be written (``collections.abc.Buffer`` came with Python 3.12).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeAlias, TypeVar
 
 from unikeel.errors import BadContent, InvalidArgument, Unavailable, UnikeelError
 from unikeel.images import references
@@ -11,6 +10,7 @@ from unikeel.images.documents import Document
 from unikeel.images.layout import Layout, name_of
 from unikeel.images.manifests import Descriptor, Image, LayerRef, image
 from unikeel.images.progress import Progress, silent
+from unikeel.lean import Final, TypeAlias, TypeVar
 
 #: Most bytes that one source may bring or unpack to, unless told otherwise.
 LIMIT: Final = 64 << 30

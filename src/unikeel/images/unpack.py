@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from unikeel.errors import BadContent
 from unikeel.images.layers import Archive, Layer, Limits, open_archive
+from unikeel.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     # Every start asks for a chain ID, and hardly any has to unpack: what unpacking needs is imported there.

@@ -7,9 +7,9 @@ image's, so hostile: a line that is wrong is passed over.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final
 
 from unikeel.errors import BadContent
+from unikeel.lean import Final
 from unikeel.model.names import quote
 from unikeel.values import NamedTuple
 

@@ -7,12 +7,12 @@ import select
 import time
 from _thread import get_ident
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
 
 from unikeel.errors import DeadlineExceeded, Unavailable
 from unikeel.keeper import wire
 from unikeel.keeper.connection import SECONDS, Connection
 from unikeel.keeper.starter import KeeperSettings, Starter, become, new_socket
+from unikeel.lean import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import socket

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Final, Self
 
 from unikeel.errors import DeadlineExceeded, Internal, Unavailable
 from unikeel.keeper import wire
+from unikeel.lean import Final, Self, socket
 
 SECONDS: Final = 30.0
 

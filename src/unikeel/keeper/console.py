@@ -7,11 +7,10 @@ prints meanwhile waits in the fifo, and the next keeper opens them again.
 from __future__ import annotations
 
 import os
-import socket
 import stat
-from typing import Protocol
 
 from unikeel.keeper.wire import short_path
+from unikeel.lean import Protocol, socket
 
 #: The fifo of what the guest prints, and of what is typed, in the monitor's directory.
 OUTPUT = "console.out"

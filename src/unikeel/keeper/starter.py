@@ -9,12 +9,13 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import socket
 import sys
 import time
-from typing import Final, NamedTuple, NoReturn
+from contextlib import closing
 
 from unikeel.keeper.wire import short_path
+from unikeel.lean import Final, NoReturn, socket
+from unikeel.values import NamedTuple
 
 _LOG_MAX: Final = 256 * 1024
 _LOOK_SECONDS: Final = 0.01
@@ -148,7 +149,7 @@ class Starter:
         log = open_log(directory)
         try:
             listener = bind(directory)
-            with listener:
+            with closing(listener):
                 self.reap()
                 self._intermediate = self._posix_spawn(listener.fileno(), lock, log)
         finally:

@@ -6,15 +6,17 @@ events on the same connection: ``{"event": "console"}`` (there is more in the lo
 
 from __future__ import annotations
 
-import array
 import json
 import os
-import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from unikeel.lean import socket
+
 MAX_MESSAGE = 128 * 1024
 MAX_FDS = 16
+_FD = struct.Struct("i")
 #: What ``monitor.log`` says of a monitor that was killed since its file server had ended.
 UNSERVED = "the file server of the guest's shared directories has ended"
 
@@ -38,23 +40,23 @@ def send(connection: socket.socket, message: Message, fds: tuple[int, ...] = ())
     data = json.dumps(message).encode()
     if len(data) > MAX_MESSAGE:
         raise ValueError(f"a message of {len(data)} bytes is longer than {MAX_MESSAGE}")
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
     connection.sendmsg([data], rights, socket.MSG_NOSIGNAL)
 
 
 def receive(connection: socket.socket) -> tuple[Message | None, list[int]]:
     """The next message and its descriptors (close-on-exec); ``None`` at the end of the connection."""
-    space = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+    space = socket.CMSG_SPACE(MAX_FDS * _FD.size)
     data, ancillary, flags, _ = connection.recvmsg(MAX_MESSAGE, space, socket.MSG_CMSG_CLOEXEC)
-    fds = array.array("i")
+    fds: list[int] = []
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+            fds += (fd for (fd,) in _FD.iter_unpack(content[: len(content) - len(content) % _FD.size]))
     try:
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             raise ValueError("a message was cut short")
         if not data:
-            return None, list(fds)
+            return None, fds
         message = json.loads(data)
         if not isinstance(message, dict):
             raise ValueError("a message is not an object")
@@ -62,7 +64,7 @@ def receive(connection: socket.socket) -> tuple[Message | None, list[int]]:
         for fd in fds:
             os.close(fd)
         raise
-    return message, list(fds)
+    return message, fds
 
 
 def strings(message: Message, name: str) -> list[str]:

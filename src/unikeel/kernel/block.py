@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import struct
-from typing import Final
+
+from unikeel.lean import Final
 
 _SET_READ_ONLY: Final = 0x125D
 _GET_READ_ONLY: Final = 0x125E

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from types import TracebackType
-from typing import Self
+
+from unikeel.lean import Self
 
 
 class OwnedFd:

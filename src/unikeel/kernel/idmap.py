@@ -9,12 +9,11 @@ exec is paid: 0.1 ms. Needs CAP_SETUID and CAP_SETGID (to map ids that are not o
 from __future__ import annotations
 
 import os
-import signal
-from typing import Final
 
 from unikeel.errors import Unavailable
 from unikeel.kernel import libc
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import Final, signal
 
 _CLONE_VM: Final = 0x100
 _CLONE_VFORK: Final = 0x4000

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Final
 
 from unikeel.errors import Unavailable
+from unikeel.lean import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import ctypes

@@ -8,9 +8,9 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
-from typing import Final
 
 from unikeel.kernel.netlink import CREATE, EXCLUSIVE, Netlink, Request, attribute, attributes
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 _NEW_LINK, _DELETE_LINK, _GET_LINK = 16, 17, 18

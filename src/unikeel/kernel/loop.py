@@ -12,10 +12,10 @@ import errno
 import fcntl
 import os
 import struct
-from typing import Final
 
 from unikeel.errors import Unavailable
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 _CONTROL: Final = "/dev/loop-control"

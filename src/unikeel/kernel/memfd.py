@@ -5,10 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable
-from typing import Final
 
 from unikeel.kernel.fd import OwnedFd
 from unikeel.kernel.paths import reopen
+from unikeel.lean import Final
 
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 

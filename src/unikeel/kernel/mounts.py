@@ -10,10 +10,10 @@ import errno
 import os
 import struct
 from collections.abc import Sequence
-from typing import Final
 
 from unikeel.kernel import libc
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 _AT_FDCWD: Final = -100

@@ -9,16 +9,17 @@ the rest: the sandbox is there 10 ms and more earlier, and nothing else is chang
 from __future__ import annotations
 
 import os
-import threading
+from _thread import start_new_thread
 from collections.abc import Iterator
-from typing import Final
+
+from unikeel.lean import Final, Lock
 
 _OWN: Final = "/proc/self/cgroup"
 _ROOT: Final = "/sys/fs/cgroup"
 _UNIFIED: Final = f"{_ROOT}/unified"
 #: Bytes of a list of processes that are looked through for ours.
 _MAX: Final = 1 << 20
-_under_way: Final = threading.Lock()
+_under_way: Final = Lock()
 
 
 def expect_moves() -> None:
@@ -26,7 +27,7 @@ def expect_moves() -> None:
     if not _under_way.acquire(blocking=False):
         return
     try:
-        threading.Thread(target=_move, name="expect-moves", daemon=True).start()
+        start_new_thread(_move, ())
     except RuntimeError:  # no more threads: a start does not fail for what only makes it quicker
         _under_way.release()
 

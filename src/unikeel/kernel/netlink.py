@@ -10,8 +10,8 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Final, Self
 
+from unikeel.lean import Final, Self
 from unikeel.values import NamedTuple
 
 #: Flags of requests (netlink(7)).

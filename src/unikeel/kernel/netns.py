@@ -10,11 +10,11 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable
-from typing import Final, TypeVar
 
 from unikeel.errors import FailedPrecondition, NotFound
 from unikeel.kernel import libc
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import Final, TypeVar
 
 T = TypeVar("T")
 

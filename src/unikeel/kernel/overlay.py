@@ -12,11 +12,11 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Final, TypeVar
 
 from unikeel.errors import Unavailable
 from unikeel.kernel import libc, mounts
 from unikeel.kernel.fd import OwnedFd, link_of
+from unikeel.lean import Final, TypeVar
 
 T = TypeVar("T")
 

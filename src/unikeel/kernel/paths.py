@@ -11,10 +11,10 @@ import os
 import stat
 import struct
 from collections.abc import Sequence
-from typing import Final
 
 from unikeel.kernel import libc
 from unikeel.kernel.fd import OwnedFd, link_of
+from unikeel.lean import Final
 
 _RESOLVE_NO_XDEV: Final = 0x01
 _RESOLVE_NO_MAGICLINKS: Final = 0x02

@@ -6,12 +6,11 @@ import errno
 import fcntl
 import os
 import select
-import signal
 import struct
-from typing import Final
 
 from unikeel.errors import InvalidArgument, Unavailable
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import Final, signal
 from unikeel.values import NamedTuple
 
 #: struct pidfd_info, version 0: mask, cgroup, pid, tgid, ppid, 8 ids, exit code (include/uapi/linux/pidfd.h).

@@ -11,11 +11,11 @@ import errno
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from unikeel.errors import Unavailable
 from unikeel.kernel import libc, paths, pidfd
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import Final
 
 _CLOSE_RANGE_CLOEXEC: Final = 4
 _UINT_MAX: Final = 0xFFFFFFFF

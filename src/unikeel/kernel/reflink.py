@@ -9,9 +9,9 @@ import errno
 import fcntl
 import os
 import struct
-from typing import Final
 
 from unikeel.errors import BadContent, Unavailable
+from unikeel.lean import Final
 
 _FICLONE: Final = 0x40049409
 _FS_IOC_FIEMAP: Final = 0xC020660B

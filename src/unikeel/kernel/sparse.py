@@ -12,7 +12,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from typing import Final
+
+from unikeel.lean import Final
 
 _CHUNK: Final = 1 << 20
 _GRAIN: Final = 4096

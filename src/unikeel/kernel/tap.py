@@ -6,9 +6,9 @@ import fcntl
 import os
 import struct
 from contextlib import ExitStack
-from typing import Final
 
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import Final
 
 DEVICE: Final = "/dev/net/tun"
 #: Letters of an interface's name.

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Final
 
 from unikeel.kernel.netlink import CREATE, EXCLUSIVE, Netlink, Request, attribute, attributes
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 #: Ethernet protocols (linux/if_ether.h).

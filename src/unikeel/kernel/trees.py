@@ -11,12 +11,12 @@ import os
 import posixpath
 import stat
 from collections.abc import Sequence
-from typing import Final
 
 from unikeel.kernel import mounts
 from unikeel.kernel.fd import OwnedFd
 from unikeel.kernel.overlay import in_private_namespace
 from unikeel.kernel.paths import open_beneath
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 _PATH: Final = os.O_PATH

@@ -8,7 +8,8 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from typing import Final
+
+from unikeel.lean import Final
 
 _MAGIC: Final = b"XFSB"
 _UUID_AT: Final = 32

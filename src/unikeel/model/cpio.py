@@ -9,8 +9,8 @@ from __future__ import annotations
 import posixpath
 import stat
 from collections.abc import Iterator, Mapping
-from typing import Final
 
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 #: Every archive begins, in an initrd, at a multiple of this.

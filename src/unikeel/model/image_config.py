@@ -15,9 +15,9 @@ valid base64). Annotations of our own are always plain text; ``urunc.json`` is a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from unikeel.errors import BadContent
+from unikeel.lean import Final
 from unikeel.model.image_fields import FIELDS, PREFIX, REQUIRED, VALUE_LIMIT, GuestConfig
 from unikeel.model.names import GUESTS, MONITORS, check_pair, quote
 
@@ -136,22 +136,22 @@ def _strictly_base64(annotations: Mapping[str, str]) -> dict[str, str]:
 
 def _printable_base64(value: str) -> str | None:
     """The printable text that a string is the one canonical base64 form of; None if it is not."""
-    import base64
+    from binascii import a2b_base64, b2a_base64
 
     try:
-        data = base64.b64decode(value, validate=True)
+        data = a2b_base64(value, strict_mode=True)
         text = data.decode()
     except ValueError:
         return None
-    return text if text.isprintable() and base64.b64encode(data).decode() == value else None
+    return text if text.isprintable() and b2a_base64(data, newline=False).decode() == value else None
 
 
 def _from_base64(value: str, key: str, source: str) -> str:
     """One value of ``urunc.json``. Line breaks inside are passed over, as Go's decoder does that wrote and reads these files."""
-    import base64
+    from binascii import a2b_base64
 
     try:
-        return base64.b64decode(value.replace("\n", "").replace("\r", ""), validate=True).decode()
+        return a2b_base64(value.replace("\n", "").replace("\r", ""), strict_mode=True).decode()
     except ValueError:
         raise BadContent(f"{source}: {key} is not base64 of UTF-8 text: {quote(value)}") from None
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 PREFIX: Final = "com.urunc.unikernel."

@@ -7,9 +7,9 @@ Linux. A known name need not be offered by this version: the registries (:mod:`u
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 from unikeel.errors import BadContent
+from unikeel.lean import Final
 
 #: Which guests each monitor can run. The one table behind validation, ``doctor`` and the documentation.
 PAIRS: Final[dict[str, tuple[str, ...]]] = {

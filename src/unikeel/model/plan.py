@@ -7,8 +7,8 @@ descriptors. The process gets them in the order of :attr:`LaunchPlan.files`, the
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final
 
+from unikeel.lean import Final
 from unikeel.model.cpio import File
 from unikeel.model.image_fields import GuestConfig
 from unikeel.values import NamedTuple

@@ -7,9 +7,8 @@ the whole limit and the monitor's cgroup the allowance on top. Else both have to
 
 from __future__ import annotations
 
-from typing import Final
-
 from unikeel.errors import InvalidArgument
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 MIB: Final = 1 << 20

@@ -11,9 +11,9 @@ What nobody can give is an error, never silence.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final
 
 from unikeel.errors import BadContent, UnikeelError, Unimplemented
+from unikeel.lean import Final
 from unikeel.model.image_fields import GuestConfig
 from unikeel.values import NamedTuple
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final
 
 from unikeel.errors import FailedPrecondition
+from unikeel.lean import Final
 
 
 class TaskState(Enum):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from unikeel.errors import InvalidArgument
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 _FORM: Final = "write HOST:GUEST, both absolute paths, with :ro or :disk, or both (:disk,ro), after it"

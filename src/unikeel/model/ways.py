@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Final
 
 from unikeel.errors import InvalidArgument, Unimplemented
+from unikeel.lean import Final
 from unikeel.model.names import quote
 from unikeel.model.rootfs import Rootfs
 from unikeel.model.volumes import Volume

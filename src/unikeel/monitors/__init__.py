@@ -6,10 +6,11 @@ it is first asked for. To add a monitor, add its file, and its row to :data:`uni
 
 from __future__ import annotations
 
+import sys
 from functools import cache
-from typing import TYPE_CHECKING
 
 from unikeel.errors import InvalidArgument, Unimplemented
+from unikeel.lean import TYPE_CHECKING
 from unikeel.model.names import MONITORS, PAIRS, quote, unknown_hint
 
 if TYPE_CHECKING:
@@ -24,13 +25,12 @@ def monitor(name: str) -> Monitor:
     :raises InvalidArgument: no such monitor is known; the hint names those known and the nearest spelling.
     :raises Unimplemented: known, and not offered by this version.
     """
-    from importlib import import_module
-
     if name not in MONITORS:
         raise InvalidArgument(f"monitor {quote(name)} is unknown", unknown_hint(name, MONITORS))
     module = f"{__name__}.{name.replace('-', '_')}"
     try:
-        found: Monitor = import_module(module).MONITOR
+        __import__(module)  # importlib would be a module more
+        found: Monitor = sys.modules[module].MONITOR
     except ModuleNotFoundError as error:
         if error.name != module:
             raise

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from unikeel.errors import InvalidArgument
+from unikeel.lean import Final
 from unikeel.model.names import quote
 from unikeel.model.plan import FIRST_FD, FileRole, LaunchRequest, PlanFile, TapNet
 from unikeel.monitors.contract import Traits

@@ -8,10 +8,10 @@ is off. Values in its key=value syntax hold only numbers and addresses, which ar
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from unikeel.errors import InvalidArgument
 from unikeel.guests.contract import Guest
+from unikeel.lean import Final
 from unikeel.model.names import quote
 from unikeel.model.plan import Console, Control, DiskSpec, ExitRule, FileRole, LaunchPlan, LaunchRequest, TapNet
 from unikeel.monitors.checking import accelerated, check, extra_roles, files, first_numbers, marked_line, reopened

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from unikeel.guests.contract import Guest
+from unikeel.lean import Protocol
 from unikeel.model.plan import LaunchPlan, LaunchRequest
 from unikeel.values import NamedTuple
 

@@ -9,10 +9,10 @@ and output. ``--level Error`` keeps its own log out of that.
 from __future__ import annotations
 
 import json
-from typing import Final
 
 from unikeel.guests import urunit
 from unikeel.guests.contract import Guest
+from unikeel.lean import Final
 from unikeel.model.plan import Console, Control, ExitRule, FileRole, LaunchPlan, LaunchRequest, TapNet
 from unikeel.monitors.checking import accelerated, check, extra_roles, files, first_numbers, marked_line, reopened
 from unikeel.monitors.contract import Facts, Traits

@@ -7,9 +7,9 @@ time of change of the program are the same. The file is only a memory: if it is 
 from __future__ import annotations
 
 import os
-from typing import Final
 
 from unikeel.errors import Unavailable
+from unikeel.lean import Final
 from unikeel.monitors.contract import Facts
 from unikeel.monitors.memory import read_memory, write_memory
 from unikeel.monitors.qemu import LEAST_VERSION

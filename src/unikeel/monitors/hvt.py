@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from unikeel.guests.contract import Guest
+from unikeel.lean import Final
 from unikeel.model.plan import LaunchPlan, LaunchRequest
 from unikeel.monitors import solo5
 from unikeel.monitors.checking import accelerated

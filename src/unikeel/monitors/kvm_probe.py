@@ -11,9 +11,9 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from unikeel.errors import InvalidArgument, Unavailable
+from unikeel.lean import Final
 from unikeel.monitors.contract import Facts
 from unikeel.monitors.memory import read_memory, write_memory
 from unikeel.records.owners import boot_id

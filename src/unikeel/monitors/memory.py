@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Final
+
+from unikeel.lean import Final
 
 _LIMIT: Final = 64 << 10
 

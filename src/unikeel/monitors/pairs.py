@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
-from typing import Final
 
+from unikeel.lean import Final
 from unikeel.model.names import PAIRS
 from unikeel.values import NamedTuple
 

@@ -11,7 +11,8 @@ those of the Intel 64 manual, volume 2.
 from __future__ import annotations
 
 import struct
-from typing import Final
+
+from unikeel.lean import Final
 
 #: Rounds of the loop: some 70 ms by emulation in software, under 10 ms on a processor.
 ROUNDS: Final = 20_000_000

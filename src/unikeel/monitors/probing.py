@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Final
 
 from unikeel.errors import Unavailable
+from unikeel.lean import Final
 from unikeel.monitors.contract import Facts
 from unikeel.monitors.memory import read_memory, write_memory
 from unikeel.values import NamedTuple

@@ -9,10 +9,10 @@ named and the backing node explicit, so that no header of a file that a guest wr
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from unikeel.errors import InvalidArgument
 from unikeel.guests.contract import Guest
+from unikeel.lean import Final
 from unikeel.model.names import quote
 from unikeel.model.plan import FIRST_FD, DiskSpec, FileRole, LaunchPlan, LaunchRequest, Net, PlanFile, Share, TapNet
 from unikeel.monitors.contract import Facts, Traits

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 from unikeel.guests import guest
 from unikeel.guests import offered as offered_guests
+from unikeel.lean import Final
 from unikeel.monitors import monitor
 from unikeel.monitors import offered as offered_monitors
 from unikeel.monitors.contract import Monitor

@@ -8,9 +8,9 @@ opened anew by their numbers. The guest's console is the tender's standard outpu
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from unikeel.guests.contract import Guest
+from unikeel.lean import Final
 from unikeel.model.plan import FIRST_FD, Console, Control, ExitRule, FileRole, LaunchPlan, LaunchRequest, TapNet
 from unikeel.monitors.checking import check, files, marked_line, reopened
 from unikeel.monitors.contract import Facts, Traits

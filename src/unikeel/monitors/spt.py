@@ -5,9 +5,8 @@ The sandbox's own filter of system calls lies around the tender's, which it load
 
 from __future__ import annotations
 
-from typing import Final
-
 from unikeel.guests.contract import Guest
+from unikeel.lean import Final
 from unikeel.model.plan import LaunchPlan, LaunchRequest
 from unikeel.monitors import solo5
 from unikeel.monitors.contract import Facts, Traits

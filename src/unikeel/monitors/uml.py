@@ -13,10 +13,10 @@ other monitors may). It prints a panic and aborts; a program's exit status comes
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from unikeel.errors import InvalidArgument
 from unikeel.guests.contract import Guest
+from unikeel.lean import Final
 from unikeel.model.names import quote
 from unikeel.model.plan import Console, Control, ExitRule, FileRole, LaunchPlan, LaunchRequest
 from unikeel.monitors.checking import check, extra_roles, files, first_numbers, marked_line, reopened

@@ -10,11 +10,11 @@ import contextlib
 import json
 import os
 from collections.abc import Callable
-from typing import Any, Final
 
 from unikeel.errors import FailedPrecondition, NotFound, UnikeelError
 from unikeel.kernel import netns
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import Any, Final
 from unikeel.network import conflist, plugins
 from unikeel.network.ports import Port
 from unikeel.records.database import Database

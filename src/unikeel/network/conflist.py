@@ -9,9 +9,9 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
 
 from unikeel.errors import InvalidArgument, NotFound
+from unikeel.lean import Any, Final
 from unikeel.model.names import nearest, quote
 from unikeel.network.ports import Port
 from unikeel.values import NamedTuple

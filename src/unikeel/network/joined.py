@@ -9,10 +9,10 @@ import os
 import socket
 import stat
 import struct
-from typing import Final
 
 from unikeel.kernel import netns
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 _LIMIT: Final = 64 << 10

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
 
 from unikeel.errors import FailedPrecondition, InvalidArgument, Unavailable, UnikeelError
 from unikeel.kernel.memfd import sealed_bytes
 from unikeel.kernel.paths import PROGRAM_DIRECTORIES
 from unikeel.kernel.paths import find_program as search
 from unikeel.kernel.process import spawn
+from unikeel.lean import Any, Final
 from unikeel.network import conflist
 from unikeel.network.conflist import Network
 from unikeel.network.ports import Port

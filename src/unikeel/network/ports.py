@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import socket
-from typing import Final
+from contextlib import closing
 
 from unikeel.errors import AlreadyExists, InvalidArgument, PermissionDenied
+from unikeel.lean import Final, socket
 from unikeel.values import NamedTuple
 
 _PROTOCOLS: Final = ("tcp", "udp")
@@ -88,7 +88,7 @@ def check_free(ports: tuple[Port, ...]) -> None:
         raise InvalidArgument("a host port is published twice", "publish each host port once")
     for port in ports:
         kind = socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
-        with socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC) as probe:
+        with closing(socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((port.address, port.host))

@@ -7,9 +7,9 @@ they answer on. Whose neighbour somebody is, ARP and IPv6's neighbour discovery,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from unikeel.kernel.traffic import ARP, EVERY_PROTOCOL, IPV4, IPV6, Filter, Key
+from unikeel.lean import Final
 from unikeel.network.ports import Forwarded
 
 #: The filter of the first guest comes after all others, and there can be only one with its handle.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import ExitStack
-from typing import Final
 
 from unikeel.errors import FailedPrecondition, Unavailable
 from unikeel.kernel import links, tap
@@ -17,6 +16,7 @@ from unikeel.kernel.fd import OwnedFd
 from unikeel.kernel.netlink import Netlink
 from unikeel.kernel.paths import PROGRAM_DIRECTORIES, find_program
 from unikeel.kernel.process import spawn
+from unikeel.lean import Final
 from unikeel.model.plan import TapNet
 from unikeel.network.stations import Station
 from unikeel.network.tap import Attached, Wanted, look, open_vhost, within

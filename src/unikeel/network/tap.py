@@ -16,12 +16,12 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Final, TypeVar
 
 from unikeel.errors import FailedPrecondition, Unavailable
 from unikeel.kernel import links, netns, tap, traffic
 from unikeel.kernel.fd import OwnedFd
 from unikeel.kernel.netlink import Netlink
+from unikeel.lean import Final, TypeVar
 from unikeel.model.plan import TapNet
 from unikeel.network import redirect, stations
 from unikeel.network.ports import Forwarded

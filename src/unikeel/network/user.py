@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Final
 
 from unikeel.errors import Unavailable
 from unikeel.kernel.paths import find_program
+from unikeel.lean import Final
 from unikeel.model.plan import UserNet
 from unikeel.network.ports import Forwarded, Port
 

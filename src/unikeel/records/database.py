@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sqlite3
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
 
 from unikeel.errors import Internal, ResourceExhausted, Unavailable, UnikeelError
+from unikeel.lean import TYPE_CHECKING, Final, Lock, RLock, sqlite3
 
 if TYPE_CHECKING:
     from unikeel.records.writer import Writer
@@ -54,14 +52,14 @@ class Database:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._turn = threading.RLock()
+        self._turn = RLock()
         self._closed = False
         self._writer: Writer | None = None
         #: The write-ahead log, for flushing; its number of commits, and how many of them are on the disk.
         self._log = -1
         self._commits = 0
         self._flushed = 0
-        self._flushing = threading.Lock()
+        self._flushing = Lock()
         if not os.path.exists(path):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         try:

@@ -10,7 +10,8 @@ module constant.
 from __future__ import annotations
 
 import os
-import signal
+
+from unikeel.lean import signal
 
 _WANTED = os.environ.get("UNIKEEL_FAILPOINT", "")
 _FILE = os.environ.get("UNIKEEL_FAILPOINT_FILE", "")

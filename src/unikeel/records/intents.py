@@ -9,8 +9,8 @@ record of its own and the intent ends when that record is written, in the same t
 from __future__ import annotations
 
 import json
-import sqlite3
 
+from unikeel.lean import sqlite3
 from unikeel.records.database import Database
 from unikeel.records.owners import Owner
 from unikeel.values import NamedTuple

@@ -12,7 +12,8 @@ import fcntl
 import os
 from functools import cache
 from types import TracebackType
-from typing import Final, Self
+
+from unikeel.lean import Final, Self
 
 #: How the files of owners end, after their token.
 SUFFIX: Final = ".lock"

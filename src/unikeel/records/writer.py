@@ -8,13 +8,11 @@ its own: whoever finds nobody writing writes for all who wait.
 from __future__ import annotations
 
 import contextlib
-import sqlite3
-import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
 
 from unikeel.errors import Internal
+from unikeel.lean import Any, Final, Generic, Lock, TypeVar, sqlite3
 from unikeel.records.database import Database
 
 T = TypeVar("T")
@@ -47,7 +45,7 @@ class Writer:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: deque[_Slot[Any]] = deque()
-        self._turn = threading.Lock()
+        self._turn = Lock()
         self._closed = False
 
     def later(self, change: Change[object]) -> None:

@@ -8,8 +8,8 @@ the OOM killer, a user that is not root, and annotations.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
 
+from unikeel.lean import Any, Final
 from unikeel.values import NamedTuple
 
 #: Our own limit stays whatever the caller says: a core dump would hold the guest's memory.

@@ -10,7 +10,8 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping
-from typing import Final
+
+from unikeel.lean import Final
 
 ROOT: Final = "/sys/fs/cgroup"
 #: The controller's name of the one directory of cgroup2.

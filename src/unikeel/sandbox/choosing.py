@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from typing import Final
 
 from unikeel.errors import Unavailable
 from unikeel.keeper.client import KeeperClient
 from unikeel.kernel.paths import find_program, remove_tree
+from unikeel.lean import Final
 from unikeel.sandbox.runtime import CANDIDATES, Runtime, Sandboxes, find_runtime
 from unikeel.values import NamedTuple
 
@@ -51,7 +51,7 @@ def choose_runtime(choice: str, keeper: KeeperClient, place: Place, notice: Call
 def _try_once(
     installed: list[Runtime], key: str, keeper: KeeperClient, place: Place, notice: Callable[[str], None]
 ) -> Runtime:
-    from unikeel.boot.flight import locked
+    from unikeel.kernel.locks import locked
     from unikeel.monitors.memory import write_memory
 
     with locked(os.path.join(place.cache, "runtime.lock")):

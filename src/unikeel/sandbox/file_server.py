@@ -8,10 +8,10 @@ guest it has the memory, by QEMU's socket. When QEMU ends, it ends. Options that
 from __future__ import annotations
 
 import os
-from typing import Final
 
 from unikeel.errors import Unavailable
 from unikeel.kernel.paths import find_program
+from unikeel.lean import Final
 from unikeel.model.plan import FIRST_FD, ExitRule, LaunchPlan
 from unikeel.sandbox.spec import SandboxRequest
 from unikeel.values import NamedTuple

@@ -7,10 +7,10 @@ import json
 import os
 import socket
 import time
-from typing import Final
 
 from unikeel.errors import DeadlineExceeded, Unavailable
 from unikeel.keeper.wire import short_path
+from unikeel.lean import Final
 
 _LONGEST: Final = 1 << 20
 _LOOK_SECONDS: Final = 0.02

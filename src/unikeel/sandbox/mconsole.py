@@ -11,11 +11,11 @@ import os
 import socket
 import stat
 import struct
-from typing import Final
 
 from unikeel.errors import InvalidArgument, Unavailable
 from unikeel.kernel.fd import OwnedFd, link_of
 from unikeel.kernel.paths import open_beneath
+from unikeel.lean import Final
 from unikeel.monitors.uml import DIRECTORY, NAME
 from unikeel.sandbox.lines import Line
 

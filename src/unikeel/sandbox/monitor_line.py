@@ -12,9 +12,9 @@ import json
 import os
 import socket
 from functools import lru_cache
-from typing import Final
 
 from unikeel.errors import DeadlineExceeded, Unavailable
+from unikeel.lean import Final
 
 #: QEMU's answers to what is asked here have a few hundred bytes.
 _LONGEST: Final = 1 << 20

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from functools import cache
-from typing import TYPE_CHECKING, Final
 
 from unikeel.errors import DeadlineExceeded, Unavailable
+from unikeel.lean import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from qemu.qmp import QMPClient

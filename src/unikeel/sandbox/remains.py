@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import select
-import signal
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Final
 
 from unikeel.errors import Unavailable, UnikeelError
 from unikeel.kernel import pidfd
+from unikeel.lean import Final, signal
 
 _CGROUPS: Final = "/sys/fs/cgroup"
 #: As in :data:`unikeel.keeper.children.MARK`.

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final
 
 from unikeel.errors import Unavailable
+from unikeel.lean import Final
 
 #: Where a merged-/usr host has links; the dynamic loader is found through them.
 _LINKS: Final = (

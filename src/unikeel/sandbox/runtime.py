@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Final
 
 from unikeel.errors import FailedPrecondition, Unavailable
 from unikeel.keeper.client import KeeperClient
 from unikeel.kernel.paths import find_program
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 _SECONDS: Final = 60.0

@@ -9,7 +9,8 @@ after the first.
 from __future__ import annotations
 
 from functools import cache
-from typing import Final
+
+from unikeel.lean import Final
 
 _MEMORY: Final = (
     "brk madvise mincore mlock mlock2 mlockall mmap mprotect mremap msync munlock munlockall munmap membarrier"

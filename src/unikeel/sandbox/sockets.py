@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
-from typing import Final
 
 from unikeel.keeper.console import INPUT, OUTPUT
 from unikeel.keeper.wire import short_path
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import Final, socket
 
 #: Every name that a container's directory can have of these; what a run leaves of them goes with it.
 NAMES: Final = ("qmp.sock", "console.sock", "api.sock", OUTPUT, INPUT)

@@ -7,8 +7,8 @@ without capabilities, private namespaces, and limits of memory, CPU and processe
 from __future__ import annotations
 
 import os
-from typing import Final
 
+from unikeel.lean import Final
 from unikeel.model.plan import LaunchPlan
 from unikeel.sandbox.root import destination
 from unikeel.sandbox.seccomp import profile

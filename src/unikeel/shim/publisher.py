@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, TypeAlias
 
 from google.protobuf.empty_pb2 import Empty
 
@@ -21,7 +21,7 @@ _SERVICE: Final = "containerd.services.events.ttrpc.v1.Events"
 _SECONDS: Final = 5.0
 _PAUSES: Final = (0.02, 0.1, 0.3, 1.0, 2.0, 5.0)
 #: Has a change made soon, that nobody waits for.
-Later = Callable[[Change[object]], None]
+Later: TypeAlias = "Callable[[Change[object]], None]"
 _LOG = logging.getLogger("unikeel.events")
 
 

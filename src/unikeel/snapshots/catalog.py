@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
 
+from unikeel.lean import Final
 from unikeel.records.database import Database, Row
 from unikeel.snapshots.contract import How, Info, Kind, Usage
 from unikeel.snapshots.metadata import prepare_tables

@@ -10,8 +10,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Final, Protocol
 
+from unikeel.lean import Final, Protocol
 from unikeel.values import NamedTuple
 
 #: What containerd's services take: raw block images only.
@@ -110,18 +110,15 @@ class SnapshotStore(Protocol):
         :param formats: what the monitor can use; ``qcow2`` is made only if it is among them and blocks cannot be shared.
         :raise AlreadyExists: the key is taken. :raise NotFound: no such parent. :raise InvalidArgument: it is not committed.
         """
-        ...
 
     def view(self, key: str, parent: str, labels: Mapping[str, str] | None = None) -> list[Mount]:
         """Make a read-only snapshot of ``parent`` (or of an empty file system). Errors as :meth:`prepare`."""
-        ...
 
     def mounts(self, key: str) -> list[Mount]:
         """The mounts of an active snapshot or a view, the same as when it was made.
 
         :raise NotFound: no such key. :raise FailedPrecondition: it is committed.
         """
-        ...
 
     def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, *, parent: str = "") -> None:
         """Turn an active snapshot into a committed one: the key goes, the name comes, with exactly these labels.
@@ -132,25 +129,21 @@ class SnapshotStore(Protocol):
         :raise AlreadyExists: the name is taken. :raise NotFound: no such key. :raise InvalidArgument: another parent.
         :raise FailedPrecondition: it is not active, or is an overlay that only a monitor can read.
         """
-        ...
 
     def remove(self, key: str) -> None:
         """Forget a snapshot at once; its space is given back by :meth:`cleanup`.
 
         :raise NotFound: no such name. :raise FailedPrecondition: other snapshots are made on it.
         """
-        ...
 
     def stat(self, key: str) -> Info:
         """:raise NotFound: no such name."""
-        ...
 
     def update(self, name: str, labels: Mapping[str, str], fieldpaths: Iterable[str] = ()) -> Info:
         """Change labels: all of them (no field paths, or ``labels``), or single ones (``labels.KEY``; absent or empty: delete).
 
         :raise NotFound: no such name. :raise InvalidArgument: another field path.
         """
-        ...
 
     def list(self, filters: Iterable[str] = ()) -> Iterator[Info]:
         """Snapshots that match any of the filters (all, without filters), in the order in which they were prepared.
@@ -158,19 +151,15 @@ class SnapshotStore(Protocol):
 
         :raise InvalidArgument: a filter is malformed (raised by the call itself).
         """
-        ...
 
     def usage(self, key: str) -> Usage:
         """What a snapshot occupies on its own: now if active, when it was committed otherwise. :raise NotFound: no such name."""
-        ...
 
     def cleanup(self) -> int:
         """Give back the space of removed snapshots, of all consumers; returns how many there were."""
-        ...
 
     def disk(self, key: str) -> Disk:
         """What a monitor or a reader opens: of committed snapshots, too, read-only. :raise NotFound: no such name."""
-        ...
 
     def import_committed(self, name: str, labels: Mapping[str, str] | None, fill: Callable[[int], object]) -> Info:
         """Make a committed snapshot without a parent from what ``fill`` writes to the descriptor of an empty file.
@@ -179,12 +168,9 @@ class SnapshotStore(Protocol):
 
         :raise AlreadyExists: the name is taken.
         """
-        ...
 
     def reconcile(self, is_dead: Callable[[str], bool] | None = None) -> Reconciled:
         """Undo what dead owners left half made, of all consumers, and look for what is in no record or has no content."""
-        ...
 
     def close(self) -> None:
         """Let go of the store; closing twice is fine."""
-        ...

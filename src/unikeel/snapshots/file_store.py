@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
-from typing import Final
 
 from unikeel.errors import (
     FailedPrecondition,
@@ -19,6 +18,7 @@ from unikeel.errors import (
     UnikeelError,
 )
 from unikeel.kernel.reflink import shared_bytes
+from unikeel.lean import Final
 from unikeel.records.database import Database
 from unikeel.records.failpoint import failpoint
 from unikeel.snapshots.contract import RAW_ONLY, Disk, How, Info, Kind, Mount, Reconciled, Usage

@@ -14,9 +14,9 @@ A filter is a comma-separated list of selectors that must all hold; of several f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
 
 from unikeel.errors import InvalidArgument
+from unikeel.lean import Final
 from unikeel.snapshots.contract import Info
 from unikeel.values import NamedTuple
 

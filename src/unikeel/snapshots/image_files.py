@@ -10,9 +10,9 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
 
 from unikeel.errors import BadContent, FailedPrecondition, PermissionDenied, ResourceExhausted, Unavailable
+from unikeel.lean import Final
 
 _SUFFIX: Final = ".img"
 _MARK: Final = "store-id"

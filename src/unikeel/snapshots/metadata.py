@@ -9,12 +9,11 @@ Changes that come while a transaction goes to the disk share the next one (:clas
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
 
 from unikeel.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from unikeel.lean import Final, sqlite3
 from unikeel.records.database import Database
 from unikeel.snapshots import spare_records
 from unikeel.snapshots.contract import How, Info, Kind, Usage

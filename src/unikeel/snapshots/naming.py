@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
 
 from unikeel.errors import InvalidArgument
+from unikeel.lean import Final
 
 _MAX_NAME: Final = 4096
 _MAX_LABEL: Final = 4096

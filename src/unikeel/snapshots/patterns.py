@@ -11,9 +11,9 @@ Offered: literals, ``.``, classes and ``\\d \\w \\s`` with their negations, ``^ 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from unikeel.errors import InvalidArgument
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 MAX_PATTERN: Final = 1024

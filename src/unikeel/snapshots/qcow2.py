@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import Final
 
 from unikeel.errors import InvalidArgument
+from unikeel.lean import Final
 
 CLUSTER_BITS: Final = 16
 CLUSTER: Final = 1 << CLUSTER_BITS

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
-from typing import Final
-
 from unikeel.errors import NotFound
+from unikeel.lean import Final, sqlite3
 from unikeel.records.database import Row
 from unikeel.snapshots.contract import How, Info, Kind, Usage
 from unikeel.values import NamedTuple

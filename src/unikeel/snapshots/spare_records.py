@@ -6,11 +6,11 @@ from. Giving it a name, which makes it the snapshot that somebody asked for, is 
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Iterable
 
 from unikeel.errors import NotFound
+from unikeel.lean import sqlite3
 from unikeel.records.database import Database
 from unikeel.snapshots.contract import How, Info, Kind, Usage
 from unikeel.snapshots.rows import SELECT, SPARES, Record, finish, insert, record_of, trash

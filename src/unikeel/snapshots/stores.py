@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
 
 from unikeel.errors import NotFound
+from unikeel.lean import TYPE_CHECKING, Final
 from unikeel.records.database import Database
 from unikeel.snapshots.contract import SnapshotStore
 from unikeel.snapshots.file_store import FileStore

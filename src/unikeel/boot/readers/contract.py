@@ -11,9 +11,9 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
 
 from unikeel.errors import BadContent
+from unikeel.lean import Protocol, Self
 
 #: The largest piece that :meth:`OpenFile.chunks` yields, in bytes.
 CHUNK = 1 << 20
@@ -66,7 +66,6 @@ class OpenFile(Protocol):
     @property
     def info(self) -> FileInfo:
         """The file's inode."""
-        ...
 
     def chunks(self) -> Iterator[bytes]:
         """The content in order, in pieces of at most :data:`CHUNK` bytes.
@@ -74,7 +73,6 @@ class OpenFile(Protocol):
         :raises BadContent: compressed data is damaged, or the image ends early.
         :raises Unavailable: the image cannot be read.
         """
-        ...
 
     def copy_to(self, fd: int) -> None:
         """Write the content to ``fd``: an empty regular file (memfd, tmpfs, disk) open for writing, holes kept.
@@ -83,7 +81,6 @@ class OpenFile(Protocol):
         :raises ResourceExhausted: there is no room for it.
         :raises Unavailable: the image cannot be read or ``fd`` cannot be written.
         """
-        ...
 
 
 class Reader(Protocol):
@@ -92,7 +89,6 @@ class Reader(Protocol):
     @property
     def fstype(self) -> str:
         """The format as mount(8) names it: ``ext2``, ``ext3``, ``ext4`` or ``erofs``."""
-        ...
 
     def lookup(self, path: str) -> FileInfo:
         """The file of any type that ``path`` leads to, resolved as ``openat2`` with ``RESOLVE_IN_ROOT`` does.
@@ -101,7 +97,6 @@ class Reader(Protocol):
         :raises BadContent: what lies on the way is damaged or is not read by unikeel.
         :raises Unavailable: the image cannot be read.
         """
-        ...
 
     def open(self, path: str, max_size: int) -> OpenFile:
         """The regular file that ``path`` leads to, of at most ``max_size`` bytes.
@@ -110,7 +105,6 @@ class Reader(Protocol):
         :raises BadContent: what lies on the way, or the file's map, is damaged or is not read by unikeel.
         :raises Unavailable: the image cannot be read.
         """
-        ...
 
     def readlink(self, path: str) -> bytes:
         """What the symbolic link at ``path`` holds; links before the last name are followed.
@@ -118,18 +112,15 @@ class Reader(Protocol):
         :raises PathError: the path leads nowhere, or to something else than a link (:data:`PathReason.NOT_LINK`).
         :raises BadContent: what lies on the way is damaged or is not read by unikeel.
         """
-        ...
 
     def tree(self) -> Iterator[tuple[str, FileInfo]]:
         """Every path with its inode, from ``/`` down, links not followed; bounded in number and depth.
 
         :raises BadContent: a structure is damaged or the tree is over the bounds.
         """
-        ...
 
     def close(self) -> None:
         """Let go of the descriptor without closing it; every later use fails."""
-        ...
 
     def __enter__(self) -> Self: ...
 

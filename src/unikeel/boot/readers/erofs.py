@@ -5,7 +5,6 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
 
 from unikeel.boot.readers import erofs_dir, walk
 from unikeel.boot.readers.contract import FileInfo, OpenFile
@@ -14,6 +13,7 @@ from unikeel.boot.readers.erofs_super import ErofsSuper
 from unikeel.boot.readers.files import MappedFile, PiecewiseFile
 from unikeel.boot.readers.image import Image
 from unikeel.errors import BadContent
+from unikeel.lean import Self
 
 
 class ErofsReader:

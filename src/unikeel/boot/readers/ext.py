@@ -5,7 +5,6 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
 
 from unikeel.boot.readers import ext_dir, walk
 from unikeel.boot.readers.contract import FileInfo, OpenFile
@@ -16,6 +15,7 @@ from unikeel.boot.readers.ext_super import ROOT_INODE, ExtSuper
 from unikeel.boot.readers.files import MappedFile, MemoryFile
 from unikeel.boot.readers.image import Image
 from unikeel.errors import BadContent
+from unikeel.lean import Self
 
 
 class ExtReader:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 from itertools import islice
-from typing import Protocol, TypeVar
 
 from unikeel.boot.readers.contract import PathError, PathReason
 from unikeel.errors import BadContent
+from unikeel.lean import Protocol, TypeVar
 
 #: Links followed in one resolution (MAXSYMLINKS), bytes of a path with its NUL (PATH_MAX), bytes of a name (NAME_MAX).
 MAX_LINKS = 40
@@ -34,19 +34,15 @@ class Tree(Protocol[Node]):
 
     def root(self) -> Node:
         """The root directory."""
-        ...
 
     def mode(self, node: Node) -> int:
         """The node's type and permissions."""
-        ...
 
     def child(self, node: Node, name: bytes) -> Node | None:
         """The entry ``name`` of the directory ``node``, or None; never asked for ``.`` or ``..``."""
-        ...
 
     def target(self, node: Node) -> bytes:
         """What the symbolic link ``node`` holds."""
-        ...
 
 
 def resolve(tree: Tree[Node], path: str, *, follow: bool = True) -> Node:
@@ -154,15 +150,12 @@ class Listing(Tree[Node], Protocol[Node]):
 
     def entries(self, node: Node) -> Iterator[tuple[bytes, int]]:
         """A directory's names with the numbers of their inodes, without ``.`` and ``..``."""
-        ...
 
     def load(self, number: int) -> Node:
         """The node with an inode number."""
-        ...
 
     def number(self, node: Node) -> int:
         """The inode number of a node."""
-        ...
 
 
 def walk(tree: Listing[Node]) -> Iterator[tuple[str, Node]]:

@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Final
+
+from unikeel.lean import Final
 
 NAME: Final = "unikeel-init"
 SOURCES: Final = ("init.c", "files.c", "network.c", "running.c", "settings.c", "text.c")

@@ -13,12 +13,12 @@ import fcntl
 import os
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Final, Self
 
 from unikeel.errors import FailedPrecondition, NotFound, Unavailable
 from unikeel.kernel.devmapper import udev, wire
 from unikeel.kernel.devmapper.wire import SMALL, Command, Flag, Info, Target
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import Final, Self
 
 _CONTROL: Final = "/dev/mapper/control"
 _ROOM: Final = 16 << 10

@@ -10,9 +10,9 @@ import os
 import stat
 import threading
 import time
-from typing import Final
 
 from unikeel.kernel.devmapper.wire import Info
+from unikeel.lean import Final
 
 DIRECTORY: Final = "/dev/mapper"
 

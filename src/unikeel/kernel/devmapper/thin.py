@@ -6,10 +6,10 @@ Source: the kernel's ``Documentation/admin-guide/device-mapper/thin-provisioning
 from __future__ import annotations
 
 import re
-from typing import Final
 
 from unikeel.errors import BadContent, InvalidArgument
 from unikeel.kernel.devmapper.wire import SECTOR, Target
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 #: Thin devices are told apart by numbers of 24 bits.

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Final
+
+from unikeel.lean import Final
 
 #: What the UUID of every device begins with that udev is to leave alone.
 UUID_PREFIX: Final = "UNIKEEL-"

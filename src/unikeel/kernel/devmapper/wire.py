@@ -8,9 +8,9 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Final
 
 from unikeel.errors import FailedPrecondition, InvalidArgument
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 #: struct dm_ioctl: version, sizes, counts, flags, event, padding; the device; name and uuid.

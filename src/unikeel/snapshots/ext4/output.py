@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 from types import TracebackType
-from typing import Self
 
 from unikeel.errors import ResourceExhausted
+from unikeel.lean import Self
 from unikeel.snapshots.ext4.layout import BLOCK
 
 _BUFFER = 1 << 20

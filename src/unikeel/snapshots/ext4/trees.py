@@ -10,10 +10,10 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
-from typing import Final, Self
 
 from unikeel.errors import BadContent, ResourceExhausted, Unavailable
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import Final, Self
 from unikeel.snapshots.ext4.layout import BLOCK
 from unikeel.snapshots.ext4.nodes import Data, Node
 from unikeel.snapshots.ext4.xattrs import known

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping
-from typing import Final
 
+from unikeel.lean import Final
 from unikeel.snapshots.pools.definition import Pool
 from unikeel.values import NamedTuple
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Protocol
 
 from unikeel.errors import BadContent, FailedPrecondition
 from unikeel.kernel.devmapper import Control, nodes, thin
+from unikeel.lean import Protocol
 from unikeel.snapshots.image_files import ImageFiles, translated
 from unikeel.snapshots.pools.definition import Pool, PoolKind
 from unikeel.snapshots.pools.file_pool import FilePool
@@ -22,23 +22,18 @@ class Contents(Protocol):
 
     def mark(self) -> str:
         """What the pool says that it is; empty: nothing."""
-        ...
 
     def sizes(self) -> dict[int, int]:
         """All ids, and the bytes that each refers to. :raise BadContent: that cannot be read."""
-        ...
 
     def delete(self, number: int) -> None:
         """Take an id away; one that is not there is fine. :raise FailedPrecondition: it is in use."""
-        ...
 
     def tie(self) -> str:
         """Mark the pool, which holds nothing; the mark."""
-        ...
 
     def close(self) -> None:
         """Let go of it."""
-        ...
 
 
 def contents_of(registry: Registry, pool: Pool) -> Contents:

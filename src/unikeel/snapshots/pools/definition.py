@@ -6,9 +6,9 @@ import enum
 import json
 import re
 import uuid
-from typing import Final
 
 from unikeel.errors import BadContent, InvalidArgument
+from unikeel.lean import Final
 from unikeel.model.names import quote
 from unikeel.values import NamedTuple
 

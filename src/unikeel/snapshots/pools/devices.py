@@ -6,11 +6,11 @@ import errno
 import os
 import stat
 import subprocess
-from typing import Final
 
 from unikeel.errors import FailedPrecondition, InvalidArgument, NotFound
 from unikeel.kernel.fd import OwnedFd, open_path
 from unikeel.kernel.paths import find_program
+from unikeel.lean import Final
 from unikeel.snapshots.image_files import translated
 from unikeel.snapshots.pools.planning import Device
 from unikeel.snapshots.pools.thin_metadata import BLOCK, is_superblock

@@ -6,12 +6,12 @@ import errno
 import os
 import subprocess
 import uuid
-from typing import Final
 
 from unikeel.errors import BadContent, FailedPrecondition, Unavailable
 from unikeel.kernel import loop, mounts, xfs
 from unikeel.kernel.fd import open_path
 from unikeel.kernel.paths import find_program
+from unikeel.lean import Final
 from unikeel.records.failpoint import failpoint
 from unikeel.snapshots.image_files import translated
 from unikeel.snapshots.pools import backing

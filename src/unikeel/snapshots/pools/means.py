@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
+from unikeel.lean import Protocol
 from unikeel.snapshots.pools.definition import Pool, PoolKind
 from unikeel.snapshots.pools.registry import Registry
 from unikeel.snapshots.pools.watching import PoolFill
@@ -15,31 +14,24 @@ class Means(Protocol):
     @property
     def directory(self) -> str:
         """Where images of the kind ``file`` go; empty for others."""
-        ...
 
     def make(self) -> None:
         """Make it from nothing, and leave nothing active that :meth:`deactivate` does not know."""
-        ...
 
     def is_active(self) -> bool:
         """Whether it can be used. :raise FailedPrecondition: something else is in its place."""
-        ...
 
     def activate(self) -> None:
         """Make it usable, in the size that its definition has. :raise BadContent: what it is made of holds something else."""
-        ...
 
     def fill(self) -> PoolFill:
         """How full it is; it is active."""
-        ...
 
     def deactivate(self) -> None:
         """The inverse of :meth:`activate`; one that is not active is fine. :raise FailedPrecondition: it is in use."""
-        ...
 
     def wipe(self) -> None:
         """Take away from devices what says that they are a pool; what is in files of ours goes with those."""
-        ...
 
 
 def means_of(registry: Registry, pool: Pool) -> Means:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
 
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import Self
 from unikeel.snapshots.pools.definition import Pool, PoolKind
 from unikeel.snapshots.pools.means import Means, means_of
 from unikeel.snapshots.pools.registry import Registry

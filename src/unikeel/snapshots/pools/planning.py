@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from unikeel.errors import InvalidArgument
 from unikeel.kernel.devmapper import Target
+from unikeel.lean import Final
 from unikeel.snapshots.pools.definition import MOST, Pool, PoolKind, PoolState, check_name
 from unikeel.values import NamedTuple
 

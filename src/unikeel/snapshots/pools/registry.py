@@ -17,10 +17,10 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from unikeel.errors import AlreadyExists, BadContent, FailedPrecondition, InvalidArgument, NotFound
 from unikeel.kernel.fd import OwnedFd, open_path
+from unikeel.lean import Final
 from unikeel.snapshots.image_files import translated
 from unikeel.snapshots.pools.definition import LIMIT, Pool, PoolState, check_name, decode, encode
 

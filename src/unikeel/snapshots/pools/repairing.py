@@ -6,10 +6,10 @@ import os
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
 
 from unikeel.errors import BadContent, Unavailable
 from unikeel.kernel.paths import find_program
+from unikeel.lean import Final
 from unikeel.records.failpoint import failpoint
 from unikeel.snapshots.image_files import translated
 from unikeel.snapshots.pools.checking import Does, Report, Step, examine

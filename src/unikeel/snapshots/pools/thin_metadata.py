@@ -15,11 +15,11 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Final, Self
 
 from unikeel.boot.readers.crc import crc32c
 from unikeel.errors import BadContent, FailedPrecondition
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import Final, Self
 from unikeel.values import NamedTuple
 
 BLOCK: Final = 4096

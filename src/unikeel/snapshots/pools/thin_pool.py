@@ -6,11 +6,11 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from typing import Final
 
 from unikeel.errors import BadContent, FailedPrecondition, Unavailable
 from unikeel.kernel.devmapper import Control, Info, Target, nodes, thin, udev
 from unikeel.kernel.fd import OwnedFd, open_path
+from unikeel.lean import Final
 from unikeel.records.failpoint import failpoint
 from unikeel.snapshots.image_files import translated
 from unikeel.snapshots.pools import backing

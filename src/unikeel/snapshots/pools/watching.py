@@ -9,9 +9,9 @@ from __future__ import annotations
 import enum
 import threading
 from collections.abc import Callable
-from typing import Final
 
 from unikeel.errors import ResourceExhausted
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 

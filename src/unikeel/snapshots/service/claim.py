@@ -10,9 +10,9 @@ import fcntl
 import os
 import struct
 from types import TracebackType
-from typing import Final, Self
 
 from unikeel.errors import FailedPrecondition, of_system
+from unikeel.lean import Final, Self
 
 _FILE: Final = "snapshotter.lock"
 #: struct flock: kind, whence, start, length (0: to the end), process; and what the compiler adds.

@@ -14,7 +14,6 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from typing import Any, Final, TypeVar
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
@@ -24,6 +23,7 @@ from grpclib.server import Stream
 
 from unikeel.containerd.wire import snapshots_pb2 as wire
 from unikeel.errors import UnikeelError, mapping, of_system
+from unikeel.lean import Any, Final, TypeVar
 from unikeel.snapshots.contract import Info, SnapshotStore
 from unikeel.snapshots.service.messages import batches, info_message, mount_messages
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final
 
 from unikeel.containerd.messages import timestamp
 from unikeel.containerd.wire import snapshots_pb2, types_pb2
+from unikeel.lean import Final
 from unikeel.snapshots.contract import Info, Kind, Mount
 
 #: Snapshots in one message of List, as containerd has it.

@@ -6,9 +6,9 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
-from typing import Final
 
 from unikeel.errors import UnikeelError
+from unikeel.lean import Final
 from unikeel.snapshots.contract import SnapshotStore
 
 _LOG: Final = logging.getLogger("unikeel.snapshots")

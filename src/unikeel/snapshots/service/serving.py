@@ -12,7 +12,6 @@ import logging
 import os
 import socket
 import sys
-from typing import Final
 
 from google.protobuf.message import Message
 from grpclib.const import Status
@@ -21,6 +20,7 @@ from grpclib.exceptions import GRPCError
 from grpclib.protocol import H2Protocol
 from grpclib.server import Server
 
+from unikeel.lean import Final
 from unikeel.snapshots.service.handlers import SnapshotsService
 
 #: containerd's limit for a message, in bytes.

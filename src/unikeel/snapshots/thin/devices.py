@@ -10,11 +10,11 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
 
 from unikeel.errors import FailedPrecondition, NotFound
 from unikeel.kernel import block
 from unikeel.kernel.devmapper import Control, Info, Target, nodes, thin, udev
+from unikeel.lean import Final
 from unikeel.records.failpoint import failpoint
 from unikeel.snapshots.thin.contents import thin_numbers
 from unikeel.snapshots.thin.locks import DeviceLocks

@@ -6,9 +6,9 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from unikeel.errors import FailedPrecondition, NotFound, PermissionDenied, ResourceExhausted, Unavailable
+from unikeel.lean import Final
 
 #: EOPNOTSUPP is a pool's answer to every message while it is read-only, as it is without space for metadata.
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EOPNOTSUPP})

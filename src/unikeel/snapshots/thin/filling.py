@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from unikeel.errors import InvalidArgument
 from unikeel.kernel.devmapper import wire
 from unikeel.kernel.sparse import data_ranges
+from unikeel.lean import Final
 
 _CHUNK: Final = 1 << 20
 _ZEROES: Final = bytes(64 << 10)

@@ -9,11 +9,11 @@ import errno
 import mmap
 import os
 from contextlib import suppress
-from typing import Final
 
 from unikeel.errors import BadContent, UnikeelError
 from unikeel.kernel.devmapper import Control, nodes, thin
 from unikeel.kernel.fd import OwnedFd
+from unikeel.lean import Final
 from unikeel.snapshots.thin.errors import pool_errors
 from unikeel.snapshots.thin.reference import IDENTITY_ID, ThinPoolRef
 

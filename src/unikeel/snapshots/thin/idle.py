@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+
+from unikeel.lean import Final
 
 #: How long nobody must have called, in seconds.
 QUIET: Final = 0.5

@@ -12,7 +12,8 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+
+from unikeel.lean import Final
 
 #: struct flock: type, whence, start, length, pid.
 _FLOCK: Final = struct.Struct("hh4xqqi4x")

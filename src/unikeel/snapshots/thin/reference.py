@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
-
+from unikeel.lean import Final
 from unikeel.values import NamedTuple
 
 #: The thin device that holds the pool's identity; no snapshot has this number.

@@ -11,9 +11,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from typing import Final
 
 from unikeel.errors import NotFound, UnikeelError
+from unikeel.lean import Final
 from unikeel.records.failpoint import failpoint
 from unikeel.snapshots.rows import Record
 from unikeel.snapshots.spare_records import SpareRecords

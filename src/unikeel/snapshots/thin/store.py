@@ -15,10 +15,10 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
-from typing import Final
 
 from unikeel.errors import InvalidArgument, Unavailable, UnikeelError
 from unikeel.kernel import block
+from unikeel.lean import Final
 from unikeel.records.database import Database
 from unikeel.records.failpoint import failpoint
 from unikeel.snapshots.contract import RAW_ONLY, Disk, How, Info, Kind, Mount, Reconciled, Usage
