@@ -16,6 +16,7 @@ import pytest
 import unikeel
 from engine_leftovers import Baseline, host_leftovers, wait_keeper_gone
 from engine_stages import PATIENCE, STRATEGIES, Stage, options, sample, type_end
+from unikeel.engine.removing import finish_removal
 from unikeel.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 
 #: qemu.qmp leaves sockets of conversations that failed to the collector of garbage.
@@ -451,3 +452,28 @@ def test_runc_where_crun_cannot_run(tmp_path: os.PathLike[str], monkeypatch: pyt
         assert file.read() == "tried\n"
     wait_keeper_gone(stage.root)
     assert host_leftovers(stage.root, [container.id]) == []
+
+
+def test_a_forced_removal_waits_for_the_one_that_is_under_way(engine: unikeel.Engine) -> None:
+    services = engine.services
+    container = engine.create("hello", options(auto_remove=True))
+    record = container.record
+    failed: list[BaseException] = []
+
+    def force() -> None:
+        try:
+            container.remove(force=True)
+        except BaseException as error:  # noqa: BLE001 - looked at below
+            failed.append(error)
+
+    record = services.containers.move(record, _STATE.REMOVING, owner=services.owner.token)
+    with pytest.raises(FailedPrecondition):
+        container.remove()
+    other = threading.Thread(target=force)
+    other.start()
+    finish_removal(services, record)
+    other.join(PATIENCE)
+    assert failed == []
+    assert not other.is_alive()
+    with pytest.raises(NotFound):
+        services.containers.get(container.id)

@@ -147,17 +147,24 @@ class Container:
     def remove(self, *, force: bool = False) -> None:
         """Remove it, with its snapshot, its hold on boot files and its logs.
 
-        :param force: end it first if it runs. :raise FailedPrecondition: it runs, or another command works on it.
+        :param force: end it first if it runs; one that is removed after its run in any case may be so by another command meanwhile, which is waited for.
+        :raise FailedPrecondition: it runs, or another command works on it.
         """
         from unikeel.engine import stopping
-        from unikeel.engine.removing import remove
+        from unikeel.engine.removing import remove, wait_until_gone
 
-        record = self.refresh()
-        if force and record.state is ContainerState.RUNNING:
-            stopping.stop(self._services, record, 0)
-            self.wait(stopping.SETTLE_SECONDS)
-            record = self.record
-        remove(self._services, record)
+        record = None
+        try:
+            record = self.refresh()
+            if force and record.state is ContainerState.RUNNING:
+                stopping.stop(self._services, record, 0)
+                self.wait(stopping.SETTLE_SECONDS)
+                record = self.record
+            remove(self._services, record)
+        except (FailedPrecondition, NotFound):
+            expected = force and (record is None or record.auto_remove)
+            if not expected or not wait_until_gone(self._services, self.id, stopping.SETTLE_SECONDS):
+                raise
 
     def detach(self) -> None:
         """Its starter will not wait for its end: from now on the keeper sees to that. One that is to be removed, and has ended already, is."""

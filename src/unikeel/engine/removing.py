@@ -12,8 +12,11 @@ from unikeel.engine.ending import UNKNOWN_EXIT, ExitReport, exit_report
 from unikeel.engine.services import Services
 from unikeel.errors import NotFound
 from unikeel.kernel.locks import locked
+from unikeel.lean import Final
 from unikeel.model.states import ContainerState
 from unikeel.records.failpoint import failpoint
+
+_LOOK_SECONDS: Final = 0.01
 
 
 def collect(services: Services, container: Container, lost: str = "") -> Container:
@@ -61,6 +64,17 @@ def remove(services: Services, container: Container) -> None:
     container = services.containers.move(container, ContainerState.REMOVING, owner=services.owner.token)
     failpoint("remove.recorded")
     finish_removal(services, container)
+
+
+def wait_until_gone(services: Services, ident: str, seconds: float) -> bool:
+    """Wait for the end of a removal by another command; false: there is none, or not in that time."""
+    deadline = time.monotonic() + seconds
+    try:
+        while services.containers.get(ident).state is ContainerState.REMOVING and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
+    except NotFound:
+        return True
+    return False
 
 
 def finish_removal(services: Services, container: Container) -> None:
