@@ -81,7 +81,7 @@ def _take_over(directory: str) -> socket.socket:
     os.dup2(log, 2)
     os.close(log)
     locked(directory, _LOCK_SECONDS)  # the descriptor is lower than that of the socket, and never closed
-    return bind(directory)
+    return socket.socket(fileno=bind(directory).detach())  # which can accept
 
 
 def main(*, foreground: bool = False) -> None:
