@@ -7,15 +7,19 @@ import io
 import json
 import os
 import tarfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Self
 
 import pytest
 
 from unikeel.bench import environment
+from unikeel.bench import main as bench
 from unikeel.bench.contents import boot_files
 from unikeel.bench.main import main
 from unikeel.bench.plan import IMAGES, Plan, Progress
 from unikeel.bench.quiet import Quiet, idle_share
-from unikeel.bench.rows import Board
+from unikeel.bench.rows import Board, Key
 from unikeel.bench.scenarios import acquire, starts
 from unikeel.bench.scenarios.imports import later_imports
 from unikeel.bench.scenarios.spans import measure as measure_spans
@@ -189,3 +193,41 @@ def test_the_spans_are_measured() -> None:
     assert (row.metric, row.unit, row.n, row.image) == ("span", "µs", 2, None)
     assert row.min is not None
     assert 0 < row.min < 1000
+
+
+class _Bare:
+    """A stage on which nothing stands."""
+
+    def __init__(self, *_: object) -> None:
+        self.engine = self.stage = self.services = self
+        self.notices: list[str] = []
+        self.quiet = Quiet(0)
+
+    def load(self, _image: str) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_an_interrupted_run_keeps_what_it_has_measured(
+    measured: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(_stage: object, _plan: Plan, board: Board, progress: Progress) -> None:
+        progress.at("starts of hello", 3, 30)
+        if measured:
+            board.series(Key("warm", "exec", "ms", "hello", "cache", "file", "crun", 1, 0)).add(100.0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "Stage", _Bare)
+    monkeypatch.setattr(environment, "describe", lambda _services: {})
+    monkeypatch.setattr(bench, "_SCENARIOS", (SimpleNamespace(measure=measure),))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert main(["--output", str(tmp_path / "out.json")]) == 130
+    assert [path.name for path in tmp_path.iterdir()] == (["out.json.interrupted"] if measured else [])
+    said = capsys.readouterr().err
+    assert ("interrupted after starts of hello, 3 of 30" if measured else "nothing was written") in said

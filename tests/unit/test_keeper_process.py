@@ -7,12 +7,14 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from engine_leftovers import limit, wait_keeper_gone
-from unikeel.errors import Internal, Unavailable
+from unikeel.errors import DeadlineExceeded, Internal, Unavailable
 from unikeel.keeper import wire
 from unikeel.keeper.client import Connection, KeeperClient, KeeperSettings
 
@@ -181,6 +183,35 @@ def test_nonsense_is_refused(client: KeeperClient) -> None:
         with pytest.raises(Internal, match="refused"):
             connection.call(message)  # type: ignore[arg-type]  # that is the point
     assert client.monitors() == []
+
+
+@contextmanager
+def _stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_nothing_is_launched_for_who_has_hung_up(client: KeeperClient, root: str) -> None:
+    keeper = client.ask({"op": "hello"})["pid"]
+    assert isinstance(keeper, int)
+    connection = client.connect()
+    with _stopped(keeper):
+        with pytest.raises(DeadlineExceeded):
+            connection.call({"op": "launch", "id": "late"}, seconds=0.01)
+        assert connection.gone
+    end = time.monotonic() + 60
+    while "nobody waits for the launch of late" not in _log(root):
+        assert time.monotonic() < end
+        client.ask({"op": "names"})
+    assert client.monitors() == []
+
+
+def _log(root: str) -> str:
+    with open(os.path.join(root, "run", "keeper.log"), encoding="utf-8") as file:
+        return file.read()
 
 
 def test_who_does_not_read_is_not_waited_for(client: KeeperClient) -> None:

@@ -62,8 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if os.geteuid() != 0:
             raise PermissionDenied("the benchmarks mount, make loop devices and run monitors", "run them as root")
-        document, board, notices = run(plan, parsed.sample_images, parsed.root, patience)
-        document.write(parsed.output)
+        document, board, notices, interrupted = run(plan, parsed.sample_images, parsed.root, patience)
+        output = f"{parsed.output}.interrupted" if interrupted else parsed.output
+        document.write(output)
     except UnikeelError as error:
         print(f"bench: {error}", file=sys.stderr)
         return mapping(error).exit
@@ -76,7 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     sys.stdout.write(report.render(document, board.failures(), notices))
-    print(f"\nwritten to {parsed.output}")
+    print(f"\nwritten to {output}")
+    if interrupted:
+        print(f"bench: interrupted after {interrupted}: these are not all figures", file=sys.stderr)
+        return 130
     missed = any(verdict.kept is False for verdict in promises.verdicts(document.rows))
     return 1 if parsed.strict and missed else 0
 
@@ -86,18 +90,25 @@ def _terminated(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def run(plan: Plan, samples: str, parent: str, patience: float) -> tuple[Document, Board, list[str]]:
-    """Measure. :raise UnikeelError: the host or the samples do not allow it. :raise OSError: no space, and the like."""
-    board, progress = Board(), Progress()
+def run(plan: Plan, samples: str, parent: str, patience: float) -> tuple[Document, Board, list[str], str]:
+    """Measure: what was found, and how far an interrupted run had come (empty: to its end); what it has measured by then is kept.
+
+    :raise UnikeelError: the host or the samples do not allow it. :raise OSError: no space, and the like."""
+    board, progress, interrupted = Board(), Progress(), ""
     images = plan.of(IMAGES)
     with Stage(samples, parent, images, patience) as stage:
         found = environment.describe(stage.engine.services)
         for number, image in enumerate(images):
             progress.at(f"loading {image}", number, len(images))
             stage.load(image)
-        for scenario in _SCENARIOS:
-            scenario.measure(stage, plan, board, progress)
+        try:
+            for scenario in _SCENARIOS:
+                scenario.measure(stage, plan, board, progress)
+        except KeyboardInterrupt:
+            if not board.rows():
+                raise
+            interrupted = progress.where()
         progress.clear()
     found["load_after"] = environment.load()
     found["quiet"] = stage.quiet.describe()
-    return Document(found, board.rows()), board, stage.notices
+    return Document(found, board.rows()), board, stage.notices, interrupted

@@ -44,9 +44,15 @@ class Progress:
 
     def __init__(self, *, shown: bool | None = None) -> None:
         self._shown = sys.stderr.isatty() if shown is None else shown
+        self._where = ""
+
+    def where(self) -> str:
+        """The step that was worked on last."""
+        return self._where
 
     def at(self, what: str, done: int, of: int) -> None:
         """The step that is being worked on."""
+        self._where = f"{what}, {done} of {of}"
         if self._shown:
             sys.stderr.write(f"\r\033[K{what}: {done}/{of}")
             sys.stderr.flush()

@@ -50,11 +50,12 @@ class Connection:
             wire.send(self._socket, message, tuple(fds))
             answer, received = wire.receive(self._socket)
         except TimeoutError:
+            self.close()  # as below
             raise DeadlineExceeded(f"the keeper did not answer {message.get('op')!r} in {seconds:.0f} s") from None
         except (OSError, ValueError) as error:
             raise Unavailable(f"the keeper is gone: {error}", "run the command again") from error
         except BaseException:
-            self.close()  # its answer may still come: nobody is to take it for that of another request
+            self.close()  # its answer may still come: nobody is to take it for that of another request, nor a launch for wanted
             raise
         if answer is None:
             raise Unavailable("the keeper is gone: it closed the connection", "run the command again")

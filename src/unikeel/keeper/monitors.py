@@ -19,7 +19,7 @@ from unikeel.keeper.children import Children
 from unikeel.keeper.console import Console, input_of
 from unikeel.keeper.failpoint import failpoint
 from unikeel.keeper.holding import Holding
-from unikeel.keeper.loop import Loop, say
+from unikeel.keeper.loop import Loop, hung_up, say
 from unikeel.keeper.monitor import Monitor
 from unikeel.keeper.processes import exit_by_pidfd, has_ended, open_server, read_pid, remove_stand_in, start_time
 from unikeel.keeper.reaper import Reaper
@@ -96,8 +96,13 @@ class Monitors:
 
         The monitor's standard error is a pipe of ours; its standard input and output are that pipe, too, or with ``streams`` the last two descriptors. The
         last before those are what ``stdio`` names; ``helper`` (a network process) gets the last ``helper_fds`` before those as its 3 and so on.
+
+        A caller that has hung up (it was killed, or its time was up while we were busy) may have taken back what it had made: nothing is launched for it.
         """
         ident = str(message["id"])
+        if hung_up(connection.fileno()):
+            say(refusal := f"nobody waits for the launch of {ident} any more")
+            raise ValueError(refusal)
         self._settle(ident)
         self._forget_restored(ident)
         monitor = self._new(ident, message)
