@@ -207,10 +207,26 @@ def test_exit_status_and_signals() -> None:
     watcher.close()
 
 
+def test_a_bound_child_does_not_outlive_a_killed_parent() -> None:
+    reading, writing = (OwnedFd(fd) for fd in os.pipe2(os.O_CLOEXEC))
+    child = 'process.spawn(["sh", "-c", "echo $$; exec sleep 1000"], {}, {1: 1}, bound=True)'
+    code = f"import signal; from unikeel.kernel import process; kept = {child}; signal.pause()"
+    with reading, writing:
+        parent = process.spawn([sys.executable, "-c", code], PATH, {1: writing.fileno()})
+        writing.close()
+        bound = pidfd.open_pid(int(os.read(reading.fileno(), 64)))
+        assert not pidfd.wait_exit(bound, 0)
+        parent.send(signal.SIGKILL)
+        parent.wait()
+        assert pidfd.wait_exit(bound, 60)
+        bound.close()
+
+
+@pytest.mark.parametrize("bound", [False, True])
 @pytest.mark.parametrize("argv", [["no-such-program"], ["/nonexistent/program"], ["/dev/null"]])
-def test_what_cannot_be_run_is_unavailable(argv: list[str]) -> None:
+def test_what_cannot_be_run_is_unavailable(argv: list[str], bound: bool) -> None:
     with pytest.raises(Unavailable, match=argv[0]):
-        process.spawn(argv, PATH, {})
+        process.spawn(argv, PATH, {}, bound=bound)
 
 
 @pytest.mark.parametrize("pid", [1, 0, -1])

@@ -51,14 +51,18 @@ def spawn(
     *,
     new_session: bool = False,
     group_leader: bool = False,
+    bound: bool = False,
 ) -> Process:
     """Start ``argv[0]`` (looked up in ``environment``'s PATH if it has no slash).
 
     :param descriptors: the child's number → ours. Those of 0, 1, 2 that are missing are /dev/null. Nothing else is inherited.
     :param new_session: setsid, so that a terminal's signals do not reach it. :param group_leader: a process group of its own.
+    :param bound: it is killed when the calling thread ends, however that comes (PR_SET_PDEATHSIG(2const), by setpriv(1); without that program it lives on).
     :raise Unavailable: the program is missing or cannot be executed. :raise OSError: the kernel refuses otherwise.
     """
     program = find_program(argv[0], environment.get("PATH", os.defpath))
+    if bound:
+        program, argv = _bound(program, argv)
     set_all_close_on_exec()
     above = max([*descriptors, 2]) + 1
     moved: list[OwnedFd] = []
@@ -76,6 +80,16 @@ def spawn(
         for copy in moved:
             copy.close()
     return Process(pid, pidfd.open_pid(pid))
+
+
+def _bound(program: str, argv: Sequence[str]) -> tuple[str, Sequence[str]]:
+    if not os.access(program, os.X_OK):
+        return program, argv  # setpriv would say so with a status only
+    try:
+        setpriv = find_program("setpriv", os.defpath)
+    except Unavailable:
+        return program, argv
+    return setpriv, (setpriv, "--pdeathsig", "KILL", program, *argv[1:])
 
 
 def _posix_spawn(

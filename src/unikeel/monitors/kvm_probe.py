@@ -106,7 +106,8 @@ def run_guest(facts: Facts, accel: str, deadline: float) -> Run:
     try:
         with sealed_bytes("probe-guest", probe_guest.image()) as kernel:
             begin = time.monotonic_ns()
-            process = spawn(_command(facts, accel), {"LC_ALL": "C"}, {2: stderr, 3: kernel.fileno()})
+            # KVM that does not work can keep it for long: it does not outlive us.
+            process = spawn(_command(facts, accel), {"LC_ALL": "C"}, {2: stderr, 3: kernel.fileno()}, bound=True)
             ended = process.wait(deadline)
             took = (time.monotonic_ns() - begin) / 1e6
             if ended is None:
