@@ -1,4 +1,4 @@
-"""The unit tests in two processes for each processor, at most four; their output one after the other. For `make check`.
+"""The unit tests in two processes for each processor, at most four; their output one after the other. For `make check` and `make test`.
 
 The other tiers run one test at a time: they measure, and start virtual machines.
 """

@@ -456,7 +456,7 @@ def test_runc_where_crun_cannot_run(tmp_path: os.PathLike[str], monkeypatch: pyt
 
 def test_a_forced_removal_waits_for_the_one_that_is_under_way(engine: unikeel.Engine) -> None:
     services = engine.services
-    container = engine.create("hello", options(auto_remove=True))
+    container = engine.create("hello", options())
     record = container.record
     failed: list[BaseException] = []
 

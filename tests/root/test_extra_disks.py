@@ -8,12 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-import installed_kernel
 import unikeel
 from engine_leftovers import host_leftovers, wait_keeper_gone
 from engine_stages import LONG, PATIENCE, Stage
-from file_teller import compile_teller
-from ordinary_images import docker_archive
+from teller_stage import teller_stage
 from unikeel.errors import FailedPrecondition, InvalidArgument, NotFound
 from unikeel.kernel import loop
 from unikeel.kernel.fd import OwnedFd
@@ -26,16 +24,11 @@ MONITORS = ("uml", "qemu") if LONG else ("uml",)
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     directory = str(tmp_path_factory.mktemp("disks"))
-    made = Stage(directory, config=installed_kernel.configuration())
-    program = compile_teller(os.path.join(directory, "program"))
-    docker_archive(os.path.join(directory, "files.tar"), program, "")
     os.makedirs(os.path.join(directory, "secrets/..now"))
     with open(os.path.join(directory, "secrets/..now/token"), "w", encoding="utf-8") as file:
         file.write("secret")
     os.symlink("..now/token", os.path.join(directory, "secrets/token"))
-    with made.engine() as engine:
-        engine.load(os.path.join(directory, "files.tar"), name="files")
-    return made
+    return teller_stage(directory)
 
 
 @pytest.fixture

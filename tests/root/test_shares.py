@@ -9,12 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-import installed_kernel
 import unikeel
 from engine_leftovers import host_leftovers, limit, records, wait_keeper_gone
 from engine_stages import LONG, PATIENCE, Stage
-from file_teller import compile_teller
-from ordinary_images import docker_archive
+from teller_stage import teller_stage
 from unikeel.engine.ending import adopt
 from unikeel.errors import InvalidArgument
 from unikeel.keeper.wire import UNSERVED
@@ -26,17 +24,12 @@ _STATE = unikeel.ContainerState
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     directory = str(tmp_path_factory.mktemp("shares"))
-    made = Stage(directory, config=installed_kernel.configuration())
-    program = compile_teller(os.path.join(directory, "program"))
-    docker_archive(os.path.join(directory, "files.tar"), program, "")
     for name in ("data/sub", "fixed"):
         os.makedirs(os.path.join(directory, name))
     for name in ("data/one", "data/sub/two", "fixed/three", "four"):
         with open(os.path.join(directory, name), "w", encoding="utf-8") as file:
             file.write(f"this is {name}")
-    with made.engine() as engine:
-        engine.load(os.path.join(directory, "files.tar"), name="files")
-    return made
+    return teller_stage(directory)
 
 
 @pytest.fixture
@@ -45,6 +38,7 @@ def engine(stage: Stage) -> Iterator[unikeel.Engine]:
         yield opened
         for container in opened.containers(everything=True):
             container.remove(force=True)
+    wait_keeper_gone(stage.root)
     assert host_leftovers(stage.root, stage.idents) == []
 
 

@@ -147,13 +147,12 @@ class Container:
     def remove(self, *, force: bool = False) -> None:
         """Remove it, with its snapshot, its hold on boot files and its logs.
 
-        :param force: end it first if it runs; one that is removed after its run in any case may be so by another command meanwhile, which is waited for.
+        :param force: end it first if it runs; if another command removes it meanwhile (the keeper's does, after its run with ``--rm``), wait for that.
         :raise FailedPrecondition: it runs, or another command works on it.
         """
         from unikeel.engine import stopping
         from unikeel.engine.removing import remove, wait_until_gone
 
-        record = None
         try:
             record = self.refresh()
             if force and record.state is ContainerState.RUNNING:
@@ -162,8 +161,7 @@ class Container:
                 record = self.record
             remove(self._services, record)
         except (FailedPrecondition, NotFound):
-            expected = force and (record is None or record.auto_remove)
-            if not expected or not wait_until_gone(self._services, self.id, stopping.SETTLE_SECONDS):
+            if not force or not wait_until_gone(self._services, self.id, stopping.SETTLE_SECONDS):
                 raise
 
     def detach(self) -> None:
