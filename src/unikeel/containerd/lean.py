@@ -14,24 +14,40 @@ from urllib.parse import unquote
 
 from hpack import Decoder, HPACKError
 
+from unikeel.containerd.frames import (
+    ACK,
+    BLOCKS,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FIRST_WINDOW,
+    FRAME_SIZE,
+    GOAWAY,
+    HEAD,
+    HEADERS,
+    INITIAL_WINDOW,
+    LARGE_WINDOW,
+    PING,
+    PREFACE,
+    PREFIX,
+    PUSH,
+    RESET,
+    SETTING,
+    SETTINGS,
+    TABLE_SIZE,
+    TOP_UP,
+    WINDOW,
+    frame,
+    literal,
+    text,
+    unpadded,
+    unprioritized,
+)
 from unikeel.errors import Internal, ResourceExhausted, UnikeelError, of_rpc
 
-_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW, _CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
-_END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY = 1, 1, 4, 8, 32
-_HEAD: Final = struct.Struct(">HBBBI")  # length (the upper 16 bits, then 8), kind, flags, stream
-_SETTING: Final = struct.Struct(">HI")
-_PREFIX: Final = struct.Struct(">BI")
-_TABLE_SIZE, _PUSH, _INITIAL_WINDOW = 1, 2, 4
-_FIRST_WINDOW: Final = 65535
-_LARGE_WINDOW: Final = (1 << 31) - 1
-_TOP_UP: Final = 1 << 30
 _CANCEL: Final = 8
-#: What is sent in one frame, by default (RFC 9113, 4.2), and what is taken.
-_FRAME: Final = 16384
 _LAST_STREAM: Final = (1 << 31) - 3
-#: How many different blocks of headers are remembered.
-_BLOCKS: Final = 256
 
 
 class Declined(Exception):
@@ -42,39 +58,17 @@ class Broken(OSError):
     """The connection has ended, or a call on it did, or what came makes no sense."""
 
 
-def _literal(name: bytes, value: bytes) -> bytes:
-    """A header field that nobody puts in a table (RFC 7541, 6.2.2)."""
-    return b"\x00" + _text(name) + _text(value)
-
-
-def _text(data: bytes) -> bytes:
-    size = len(data)
-    if size < 127:
-        return bytes((size,)) + data
-    size -= 127
-    head = bytearray((127,))
-    while size >= 128:
-        head.append(size & 127 | 128)
-        size >>= 7
-    head.append(size)
-    return bytes(head) + data
-
-
 def block(path: str, metadata: tuple[tuple[str, str], ...]) -> bytes:
     """The headers of a call."""
     fields = [
         b"\x83\x86",  # :method POST, :scheme http: of the static table
-        _literal(b":path", path.encode()),
-        _literal(b":authority", b"localhost"),
-        _literal(b"te", b"trailers"),
-        _literal(b"content-type", b"application/grpc+proto"),
+        literal(b":path", path.encode()),
+        literal(b":authority", b"localhost"),
+        literal(b"te", b"trailers"),
+        literal(b"content-type", b"application/grpc+proto"),
     ]
-    fields += [_literal(name.encode(), value.encode()) for name, value in metadata]
+    fields += [literal(name.encode(), value.encode()) for name, value in metadata]
     return b"".join(fields)
-
-
-def _frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
-    return _HEAD.pack(len(body) >> 8, len(body) & 255, kind, flags, stream) + body
 
 
 class _Stream:
@@ -102,9 +96,9 @@ class Connection(asyncio.Protocol):
         self._held = bytearray()
         self._streams: dict[int, _Stream] = {}
         self._next = 1
-        self._window = _FIRST_WINDOW
+        self._window = FIRST_WINDOW
         self._taken = 0
-        self._largest = _FRAME
+        self._largest = FRAME_SIZE
         self._blocks: dict[bytes, dict[str, str]] = {}
         self.usable = True
 
@@ -116,18 +110,18 @@ class Connection(asyncio.Protocol):
         :param headers: see :func:`block`. :raise Declined: it is too large for here. :raise TimeoutError: there was no answer in time.
         :raise UnikeelError: the peer answered an error. :raise Broken: the connection has ended.
         """
-        size = _PREFIX.size + len(message)
+        size = PREFIX.size + len(message)
         if not self.usable or self._transport is None or self._next > _LAST_STREAM:
             raise Declined
-        if size > min(self._window, _FRAME) or len(headers) > _FRAME:
+        if size > min(self._window, FRAME_SIZE) or len(headers) > FRAME_SIZE:
             raise Declined
         loop = asyncio.get_running_loop()
         number, self._next = self._next, self._next + 2
         self._window -= size
         stream = self._streams[number] = _Stream(loop.create_future())
         self._transport.write(
-            _frame(_HEADERS, _END_HEADERS, number, headers)
-            + _frame(_DATA, _END_STREAM, number, _PREFIX.pack(0, len(message)) + message)
+            frame(HEADERS, END_HEADERS, number, headers)
+            + frame(DATA, END_STREAM, number, PREFIX.pack(0, len(message)) + message)
         )
         timer = None if seconds is None else loop.call_later(seconds, _late, stream.answer)
         try:
@@ -136,7 +130,7 @@ class Connection(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
             if self._streams.pop(number, None) is not None and self.usable:
-                self._transport.write(_frame(_RESET, 0, number, struct.pack(">I", _CANCEL)))
+                self._transport.write(frame(RESET, 0, number, struct.pack(">I", _CANCEL)))
 
     def close(self) -> None:
         """End it."""
@@ -150,10 +144,10 @@ class Connection(asyncio.Protocol):
         """Say what we are."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        wishes = ((_TABLE_SIZE, 0), (_PUSH, 0), (_INITIAL_WINDOW, _LARGE_WINDOW))
-        settings = b"".join(_SETTING.pack(*wish) for wish in wishes)
-        more = struct.pack(">I", _LARGE_WINDOW - _FIRST_WINDOW)
-        transport.write(_PREFACE + _frame(_SETTINGS, 0, 0, settings) + _frame(_WINDOW, 0, 0, more))
+        wishes = ((TABLE_SIZE, 0), (PUSH, 0), (INITIAL_WINDOW, LARGE_WINDOW))
+        settings = b"".join(SETTING.pack(*wish) for wish in wishes)
+        more = struct.pack(">I", LARGE_WINDOW - FIRST_WINDOW)
+        transport.write(PREFACE + frame(SETTINGS, 0, 0, settings) + frame(WINDOW, 0, 0, more))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody gets an answer any more."""
@@ -169,14 +163,14 @@ class Connection(asyncio.Protocol):
         held += data
         at = 0
         try:
-            while len(held) - at >= _HEAD.size:
-                upper, lower, kind, flags, number = _HEAD.unpack_from(held, at)
-                end = at + _HEAD.size + (upper << 8 | lower)
-                if end - at - _HEAD.size > _FRAME:
+            while len(held) - at >= HEAD.size:
+                upper, lower, kind, flags, number = HEAD.unpack_from(held, at)
+                end = at + HEAD.size + (upper << 8 | lower)
+                if end - at - HEAD.size > FRAME_SIZE:
                     raise ValueError("a frame is too large")
                 if len(held) < end:
                     break
-                body = bytes(held[at + _HEAD.size : end])
+                body = bytes(held[at + HEAD.size : end])
                 at = end
                 self._frame(kind, flags, number & 0x7FFFFFFF, body)
         except (ValueError, struct.error, IndexError, HPACKError):
@@ -188,27 +182,27 @@ class Connection(asyncio.Protocol):
 
     def _frame(self, kind: int, flags: int, number: int, body: bytes) -> None:
         stream = self._streams.get(number)
-        if stream is not None and kind in (_DATA, _HEADERS) and flags & _END_STREAM:
+        if stream is not None and kind in (DATA, HEADERS) and flags & END_STREAM:
             stream.ended = True  # with the continuations of these headers
-        if kind == _DATA:
+        if kind == DATA:
             self._count(len(body))
             if stream is not None:
-                stream.data += _unpadded(body, flags)
-                if len(stream.data) > self._longest + _PREFIX.size:
+                stream.data += unpadded(body, flags)
+                if len(stream.data) > self._longest + PREFIX.size:
                     self._fail(
                         number,
                         ResourceExhausted(f"an answer of more than {self._longest} bytes is over containerd's limit"),
                     )
-        elif kind in (_HEADERS, _CONTINUATION) and stream is not None:
-            if kind == _HEADERS:
-                body = _unpadded(body, flags)[5 if flags & _PRIORITY else 0 :]
+        elif kind in (HEADERS, CONTINUATION) and stream is not None:
+            if kind == HEADERS:
+                body = unprioritized(body, flags)
             stream.headers += body
             if len(stream.headers) > self._longest:
                 raise ValueError("headers without an end")
-            if flags & _END_HEADERS:
+            if flags & END_HEADERS:
                 stream.fields.update(self._decoded(stream.headers))
                 stream.headers = b""
-        elif kind == _RESET and stream is not None:
+        elif kind == RESET and stream is not None:
             self._fail(number, Broken("the peer gave the call up"))
         elif not number:
             self._of_connection(kind, flags, body)
@@ -218,13 +212,13 @@ class Connection(asyncio.Protocol):
     def _of_connection(self, kind: int, flags: int, body: bytes) -> None:
         transport = self._transport
         assert transport is not None
-        if kind == _SETTINGS and not flags & _ACK:
-            transport.write(_frame(_SETTINGS, _ACK, 0, b""))
-        elif kind == _PING and not flags & _ACK:
-            transport.write(_frame(_PING, _ACK, 0, body))
-        elif kind == _WINDOW:
+        if kind == SETTINGS and not flags & ACK:
+            transport.write(frame(SETTINGS, ACK, 0, b""))
+        elif kind == PING and not flags & ACK:
+            transport.write(frame(PING, ACK, 0, body))
+        elif kind == WINDOW:
             self._window += int.from_bytes(body, "big") & 0x7FFFFFFF
-        elif kind == _GOAWAY:
+        elif kind == GOAWAY:
             self.usable = False  # what it has begun with, it answers
             last = int.from_bytes(body[:4], "big") & 0x7FFFFFFF
             for number in [number for number in self._streams if number > last]:
@@ -233,8 +227,8 @@ class Connection(asyncio.Protocol):
     def _count(self, size: int) -> None:
         """Give the peer back what it has used of the connection's window, once in a long while."""
         self._taken += size
-        if self._taken >= _TOP_UP and self._transport is not None:
-            self._transport.write(_frame(_WINDOW, 0, 0, struct.pack(">I", self._taken)))
+        if self._taken >= TOP_UP and self._transport is not None:
+            self._transport.write(frame(WINDOW, 0, 0, struct.pack(">I", self._taken)))
             self._taken = 0
 
     def _decoded(self, headers: bytes) -> dict[str, str]:
@@ -243,9 +237,9 @@ class Connection(asyncio.Protocol):
         if found is None:
             decoder = Decoder(max_header_list_size=1 << 20)
             decoder.header_table_size = 0
-            decoder.max_allowed_table_size = _FIRST_WINDOW
-            found = {_string(field[0]): _string(field[1]) for field in decoder.decode(headers, raw=True)}
-            if len(self._blocks) >= _BLOCKS:
+            decoder.max_allowed_table_size = FIRST_WINDOW
+            found = {text(field[0]): text(field[1]) for field in decoder.decode(headers, raw=True)}
+            if len(self._blocks) >= BLOCKS:
                 self._blocks.clear()
             self._blocks[headers] = found
         return found
@@ -271,18 +265,6 @@ def _late(answer: asyncio.Future[bytes]) -> None:
         answer.set_exception(TimeoutError())
 
 
-def _string(value: str | bytes) -> str:
-    return value if isinstance(value, str) else value.decode("utf-8", "replace")
-
-
-def _unpadded(body: bytes, flags: int) -> bytes:
-    if not flags & _PADDED:
-        return body
-    if body[0] >= len(body):
-        raise ValueError("more padding than there is")
-    return body[1 : len(body) - body[0]]
-
-
 def _message(stream: _Stream) -> bytes:
     """What was answered. :raise UnikeelError: an error. :raise Broken: nothing that makes sense."""
     status = stream.fields.get("grpc-status", "")
@@ -291,9 +273,9 @@ def _message(stream: _Stream) -> bytes:
     if status != "0":
         raise of_rpc(int(status), unquote(stream.fields.get("grpc-message", "")) or "it failed without a word")
     data = stream.data
-    if len(data) < _PREFIX.size:
+    if len(data) < PREFIX.size:
         raise Internal("containerd answered nothing")
-    compressed, length = _PREFIX.unpack_from(data)
-    if compressed or length != len(data) - _PREFIX.size:
+    compressed, length = PREFIX.unpack_from(data)
+    if compressed or length != len(data) - PREFIX.size:
         raise Broken("the peer's message is malformed")
-    return bytes(data[_PREFIX.size :])
+    return bytes(data[PREFIX.size :])

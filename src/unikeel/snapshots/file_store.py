@@ -1,9 +1,12 @@
 """The back end ``file``: every snapshot with content of its own is one image file, named by its id.
 
 Order of things, so that a kill at any instruction leaves nothing that the next reconciliation cannot tell: a record in state
-``creating`` is on disk before the file is made; the file and its name are on disk before the record becomes ``ready``; a
+``creating`` is written before the file is made; the file and its name are on disk before the record becomes ``ready``; a
 removed record's id is in the trash, in the same transaction, before the file goes. Ids are never used twice, so a file can be
 taken away at leisure. Committed images are opened for reading only.
+
+The first of these records is not flushed: if it goes with the host's power, its id was given to nobody, and the file of that name, if there is one, is one that
+no record names.
 """
 
 from __future__ import annotations
@@ -50,6 +53,8 @@ class FileStore(RecordedStore):
     :param admit: asked before anything is made; raises ``ResourceExhausted`` if there is no room for it.
     :raise FailedPrecondition: the directory and the record store do not belong together; nothing was changed.
     """
+
+    _flushes_intents = False
 
     def __init__(
         self,
@@ -101,7 +106,7 @@ class FileStore(RecordedStore):
     def prepare(
         self, key: str, parent: str, labels: Mapping[str, str] | None = None, *, formats: frozenset[str] = RAW_ONLY
     ) -> list[Mount]:
-        """See the contract. Two durable transactions and one small durable file, where blocks can be shared or overlaid."""
+        """See the contract. One durable transaction and one small durable file, where blocks can be shared or overlaid."""
         record = self._begin(key, parent, Kind.ACTIVE, labels)
         failpoint("snapshots.prepare.recorded")
         with self._making(record):

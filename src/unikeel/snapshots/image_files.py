@@ -57,9 +57,13 @@ class ImageFiles:
         return os.path.join(self._directory, f"{number}{_SUFFIX}")
 
     def create(self, number: int) -> int:
-        """A new empty image, open for reading and writing."""
+        """A new empty image, open for reading and writing. A file of this name is one whose announcement went with the host's power: it goes."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(f"{number}{_SUFFIX}", flags, 0o600, dir_fd=self._fd)
+        try:
+            return os.open(f"{number}{_SUFFIX}", flags, 0o600, dir_fd=self._fd)
+        except FileExistsError:
+            os.unlink(f"{number}{_SUFFIX}", dir_fd=self._fd)
+            return os.open(f"{number}{_SUFFIX}", flags, 0o600, dir_fd=self._fd)
 
     def open(self, number: int) -> int:
         """An image, open for reading. :raise BadContent: it is missing."""

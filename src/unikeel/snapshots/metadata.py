@@ -68,12 +68,21 @@ class Metadata:
         return record_of(rows[0]) if rows else None
 
     def begin(
-        self, name: str, parent: str, kind: Kind, labels: Mapping[str, str], *, base: Record | None = None
+        self,
+        name: str,
+        parent: str,
+        kind: Kind,
+        labels: Mapping[str, str],
+        *,
+        base: Record | None = None,
+        flush: bool = True,
     ) -> Record:
         """Write down that a snapshot is about to be made. It is ready at once if nothing needs to be made: a view of a parent or of ``base``, and an active
         snapshot that there is a spare for.
 
         :param base: what the store makes snapshots without a parent from, if it has such a thing.
+        :param flush: false: the announcement outlives this process, but perhaps not the host, until :meth:`flush` or any change after it. That does where what is
+            made is known for garbage without it.
         :raise AlreadyExists: the name is taken. :raise NotFound: no such parent.
         :raise InvalidArgument: the parent is not committed, or the name or a label is malformed.
         """
@@ -95,7 +104,11 @@ class Metadata:
                     return claimed
             return insert(cursor, self._store, record, encoded)
 
-        return self._writer.write(change)
+        return self._writer.write(change, flush=flush)
+
+    def flush(self) -> None:
+        """Have on the disk whatever was written so far."""
+        self._database.flush()
 
     def _parent_for(self, name: str, parent: str) -> Record | None:
         self.check_free(name)

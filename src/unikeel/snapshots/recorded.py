@@ -27,6 +27,10 @@ class RecordedStore(ABC):
     :param point: how the names of fail points begin.
     """
 
+    #: Whether what is announced is on the disk before it is made. Not needed where content that the host's end took the announcement of is found by its
+    #: name, and taken away.
+    _flushes_intents = True
+
     def __init__(self, metadata: Metadata, is_dead: IsDead, *, point: str) -> None:
         self._metadata = metadata
         self._is_dead = is_dead
@@ -51,11 +55,17 @@ class RecordedStore(ABC):
         """Record what is about to be made; what a dead owner left half made under this name is undone first."""
         base = None if kind is Kind.COMMITTED else self._base(parent)
         try:
-            return self._metadata.begin(name, parent, kind, labels or {}, base=base)
+            record = self._announced(name, parent, kind, labels or {}, base)
         except AlreadyExists:
             if not self._cleared(name):
                 raise
-        return self._metadata.begin(name, parent, kind, labels or {}, base=base)
+            record = self._announced(name, parent, kind, labels or {}, base)
+        if record.ready and not self._flushes_intents:  # nothing comes after it that is flushed
+            self._metadata.flush()
+        return record
+
+    def _announced(self, name: str, parent: str, kind: Kind, labels: Mapping[str, str], base: Record | None) -> Record:
+        return self._metadata.begin(name, parent, kind, labels, base=base, flush=self._flushes_intents)
 
     def _cleared(self, name: str) -> bool:
         """Whether a taken name was only taken by the half-made snapshot of a dead owner, which is now undone.

@@ -12,19 +12,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 
 from google.protobuf.empty_pb2 import Empty
-from google.protobuf.message import Message
-from grpclib.const import Cardinality, Handler, Status
-from grpclib.exceptions import GRPCError
-from grpclib.server import Stream
+from google.protobuf.message import DecodeError, Message
 
 from unikeel.containerd.wire import snapshots_pb2 as wire
 from unikeel.errors import UnikeelError, mapping, of_system
 from unikeel.lean import Any, Final, TypeVar
 from unikeel.snapshots.contract import Info, SnapshotStore
+from unikeel.snapshots.service.connection import Method, Refusal
 from unikeel.snapshots.service.messages import batches, info_message, mount_messages
 
 SERVICE: Final = "containerd.services.snapshots.v1.Snapshots"
@@ -35,6 +33,8 @@ T = TypeVar("T")
 Work = Callable[[Callable[[], Any]], Awaitable[Any]]
 #: Is told of each call: its method, how long it took in seconds, and the class of its error (empty: none).
 Told = Callable[[str, float, str], None]
+#: gRPC's codes that have no error of ours.
+_INVALID, _INTERNAL = 3, 13
 _LOG: Final = logging.getLogger("unikeel.snapshots")
 
 
@@ -59,28 +59,24 @@ class SnapshotsService:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def __mapping__(self) -> dict[str, Handler]:
-        """What grpclib's server asks for: each method by its path."""
-        unary: dict[str, tuple[type[Message], type[Message], Callable[[Any], Awaitable[Message]]]] = {
-            "Prepare": (wire.PrepareSnapshotRequest, wire.PrepareSnapshotResponse, self._prepare),
-            "View": (wire.ViewSnapshotRequest, wire.ViewSnapshotResponse, self._view),
-            "Mounts": (wire.MountsRequest, wire.MountsResponse, self._mounts),
-            "Commit": (wire.CommitSnapshotRequest, Empty, self._commit),
-            "Remove": (wire.RemoveSnapshotRequest, Empty, self._remove),
-            "Stat": (wire.StatSnapshotRequest, wire.StatSnapshotResponse, self._stat),
-            "Update": (wire.UpdateSnapshotRequest, wire.UpdateSnapshotResponse, self._update),
-            "Usage": (wire.UsageRequest, wire.UsageResponse, self._usage),
-            "Cleanup": (wire.CleanupRequest, Empty, self._cleanup),
+    def methods(self) -> dict[str, Method]:
+        """What a connection asks for: each method by its path."""
+        unary: dict[str, tuple[type[Message], Callable[[Any], Awaitable[Message]]]] = {
+            "Prepare": (wire.PrepareSnapshotRequest, self._prepare),
+            "View": (wire.ViewSnapshotRequest, self._view),
+            "Mounts": (wire.MountsRequest, self._mounts),
+            "Commit": (wire.CommitSnapshotRequest, self._commit),
+            "Remove": (wire.RemoveSnapshotRequest, self._remove),
+            "Stat": (wire.StatSnapshotRequest, self._stat),
+            "Update": (wire.UpdateSnapshotRequest, self._update),
+            "Usage": (wire.UsageRequest, self._usage),
+            "Cleanup": (wire.CleanupRequest, self._cleanup),
         }
-        found = {
-            f"/{SERVICE}/{name}": Handler(
-                partial(self._unary, name, method), Cardinality.UNARY_UNARY, request, response
-            )
-            for name, (request, response, method) in unary.items()
+        found: dict[str, Method] = {
+            f"/{SERVICE}/{name}": partial(self._unary, name, method, request)
+            for name, (request, method) in unary.items()
         }
-        found[f"/{SERVICE}/List"] = Handler(
-            self._list, Cardinality.UNARY_STREAM, wire.ListSnapshotsRequest, wire.ListSnapshotsResponse
-        )
+        found[f"/{SERVICE}/List"] = self._list
         return found
 
     async def settle(self, seconds: float) -> None:
@@ -90,14 +86,14 @@ class SnapshotsService:
 
     # --- around every call ----------------------------------------------------------------------------------------------
 
-    async def _unary(self, name: str, method: Callable[[Q], Awaitable[Message]], stream: Stream[Q, Message]) -> None:
-        request = await stream.recv_message()
-        if request is None:
-            raise GRPCError(Status.INVALID_ARGUMENT, f"{name} came without a request")
-        await stream.send_message(await self._answered(name, method(request)))
+    async def _unary(
+        self, name: str, method: Callable[[Any], Awaitable[Message]], kind: type[Message], data: bytes
+    ) -> bytes:
+        request = _decoded(kind, data)
+        return (await self._answered(name, method(request))).SerializeToString()
 
-    async def _answered(self, name: str, answer: Awaitable[T]) -> T:
-        """The answer of a call. :raise GRPCError: what it failed by."""
+    async def _answered(self, name: str, answer: Awaitable[T], *, count: bool = True) -> T:
+        """The answer of a call, or with ``count`` false one of several. :raise Refusal: what it failed by."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         error = ""
@@ -117,14 +113,13 @@ class SnapshotsService:
         except Exception as failed:
             error = "Internal"
             _LOG.exception("%s failed in a way that is our own mistake", name)
-            raise GRPCError(
-                Status.INTERNAL, f"{name} failed: {type(failed).__name__}, see the daemon's log"
-            ) from failed
+            raise Refusal(_INTERNAL, f"{name} failed: {type(failed).__name__}, see the daemon's log") from failed
         finally:
             self._under_way -= 1
             if not self._under_way:
                 self._idle.set()
-            self._told(name, loop.time() - began, error)
+            if count or error:
+                self._told(name, loop.time() - began, error)
 
     # --- the calls ------------------------------------------------------------------------------------------------------
 
@@ -173,20 +168,24 @@ class SnapshotsService:
             self.dirty = False
             await self._work(lambda: self._store().cleanup())
 
-    async def _list(self, stream: Stream[wire.ListSnapshotsRequest, wire.ListSnapshotsResponse]) -> None:
-        request = await stream.recv_message()
-        filters = list(request.filters) if request is not None else []
-        await self._answered("List", self._listed(filters, stream))
-
-    async def _listed(
-        self, filters: list[str], stream: Stream[wire.ListSnapshotsRequest, wire.ListSnapshotsResponse]
-    ) -> None:
+    async def _list(self, data: bytes) -> AsyncIterator[bytes]:
         """In batches, with nothing locked between them, so that other calls may be made meanwhile."""
-        found: Iterator[list[Info]] = await self._work(lambda: batches(self._store().list(filters)))
-        while batch := await self._work(lambda: next(found, None)):
-            await stream.send_message(wire.ListSnapshotsResponse(info=[info_message(info) for info in batch]))
+        filters = list(_decoded(wire.ListSnapshotsRequest, data).filters)
+        found: Iterator[list[Info]] = await self._answered(
+            "List", self._work(lambda: batches(self._store().list(filters)))
+        )
+        while batch := await self._answered("List", self._work(lambda: next(found, None)), count=False):
+            yield wire.ListSnapshotsResponse(info=[info_message(info) for info in batch]).SerializeToString()
 
 
-def _refused(name: str, error: UnikeelError) -> GRPCError:
+def _decoded(kind: type[Q], data: bytes) -> Q:
+    """A request. :raise Refusal: it is none."""
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise Refusal(_INVALID, "the request is not what its method takes") from error
+
+
+def _refused(name: str, error: UnikeelError) -> Refusal:
     _LOG.debug("%s is refused: %s", name, error)
-    return GRPCError(Status(mapping(error).rpc), str(error))
+    return Refusal(mapping(error).rpc, str(error))

@@ -13,61 +13,36 @@ import os
 import socket
 import sys
 
-from google.protobuf.message import Message
-from grpclib.const import Status
-from grpclib.encoding.base import CodecBase
-from grpclib.exceptions import GRPCError
-from grpclib.protocol import H2Protocol
-from grpclib.server import Server
-
 from unikeel.lean import Final
+from unikeel.snapshots.service.connection import Connection
 from unikeel.snapshots.service.handlers import SnapshotsService
 
-#: containerd's limit for a message, in bytes.
-LARGEST: Final = 16 << 20
 #: Seconds until connections are taken again after the host had no descriptor for one.
 _PAUSE: Final = 0.1
 _LOG: Final = logging.getLogger("unikeel.snapshots")
 
 
-class _Codec(CodecBase):
-    """protobuf, with containerd's limit on what is taken."""
-
-    __content_subtype__ = "proto"
-
-    def encode(self, message: Message, message_type: type[Message]) -> bytes:  # noqa: ARG002 - of the interface
-        return message.SerializeToString()
-
-    def decode(self, data: bytes, message_type: type[Message]) -> Message:
-        if len(data) > LARGEST:
-            raise GRPCError(Status.RESOURCE_EXHAUSTED, f"a request of {len(data)} bytes is more than {LARGEST}")
-        try:
-            return message_type.FromString(data)
-        except Exception as error:
-            raise GRPCError(Status.INVALID_ARGUMENT, "the request is not what its method takes") from error
-
-
-class _Server(Server):
-    """grpclib's server for connections that are accepted elsewhere."""
+class _Clients:
+    """The connections of one service."""
 
     def __init__(self, service: SnapshotsService) -> None:
-        super().__init__([service], codec=_Codec())
-        self._transports: set[asyncio.BaseTransport] = set()
+        self._methods = service.methods()
+        self._connections: set[Connection] = set()
 
     async def take(self, sock: socket.socket) -> None:
         """Serve a connected socket from now on."""
-        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(self.protocol, sock)
-        self._transports = {one for one in self._transports if not one.is_closing()}
-        self._transports.add(transport)
+        await asyncio.get_running_loop().connect_accepted_socket(self._made, sock)
 
-    def protocol(self) -> H2Protocol:
-        """What one connection speaks."""
-        return self._protocol_factory()
+    def _made(self) -> Connection:
+        self._connections = {one for one in self._connections if not one.ended}
+        connection = Connection(self._methods)
+        self._connections.add(connection)
+        return connection
 
     def end(self) -> None:
         """Close all connections."""
-        for transport in self._transports:
-            transport.close()
+        for connection in self._connections:
+            connection.close()
 
 
 class Serving:
@@ -76,7 +51,7 @@ class Serving:
     def __init__(self, sock: socket.socket, service: SnapshotsService) -> None:
         sock.setblocking(False)
         self._socket = sock
-        self._server = _Server(service)
+        self._clients = _Clients(service)
         self._accepting: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -98,7 +73,7 @@ class Serving:
                 sock.close()
                 continue
             with contextlib.suppress(OSError):  # it has left again
-                await self._server.take(sock)
+                await self._clients.take(sock)
 
     async def close(self) -> None:
         """Take no more connections and end those that there are; the path stays."""
@@ -107,7 +82,7 @@ class Serving:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._accepting
             self._accepting = None
-        self._server.end()
+        self._clients.end()
         self._socket.close()
         await asyncio.sleep(0)  # in which the event loop closes the connections
 
