@@ -10,6 +10,8 @@ ROOT: Final = "/var/lib/containerd"
 #: The image of a pod's own container, made by the lab.
 PAUSE: Final = "lab.unikeel/pause:1"
 BLOCKFILE_SCRATCH: Final = f"{ROOT}/scratch.ext4"
+#: containerd's btrfs snapshotter wants a btrfs here.
+BTRFS: Final = f"{ROOT}/io.containerd.snapshotter.v1.btrfs"
 THIN_POOL: Final = "pool"
 #: Where our own snapshotter serves, and what it is called.
 UNIKEEL: Final = "unikeel"
@@ -26,6 +28,7 @@ class Features(NamedTuple):
     devmapper: bool = False
     base_image_mib: int = 512
     extra: str = ""  # appended as it is
+    btrfs: bool = False  # a btrfs is mounted where its snapshotter wants it
 
     @property
     def erofs(self) -> bool:
@@ -37,7 +40,7 @@ def containerd(features: Features) -> str:
     """``/etc/containerd/config.toml``."""
     return (
         f"version = {3 if features.version >= 2 else 2}\n"
-        + _COMMON
+        + _COMMON.replace("BTRFS", "" if features.btrfs else _NO_BTRFS)
         + _snapshotters(features)
         + (_cri_2(features) if features.version >= 2 else _cri_1(features))
         + features.extra
@@ -57,10 +60,12 @@ def crictl() -> str:
     return f"runtime-endpoint: unix://{SOCKET}\nimage-endpoint: unix://{SOCKET}\ntimeout: 60\n"
 
 
+#: It needs a file system of its own, and fails where it has none.
+_NO_BTRFS: Final = '"io.containerd.snapshotter.v1.btrfs", '
 _COMMON: Final = f"""\
 root = "{ROOT}"
 state = "/run/containerd"
-disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.aufs",
+disabled_plugins = [BTRFS"io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.aufs",
   "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp", "io.containerd.nri.v1.nri"]
 
 [grpc]

@@ -112,13 +112,14 @@ class Place(ABC):
         cri: bool = True,
     ) -> None:
         """Start containerd with this default snapshotter. All the others that work here are configured, too; ``unikeel``, our own, is started by this if it
-        is the default one, and by any daemon of ours else.
+        is the default one, and by any daemon of ours else. ``btrfs`` works where one is mounted at :data:`lab.configuration.BTRFS`.
 
         :param env: of containerd, and so of the shims it starts. :param extra: appended to config.toml.
         :param image_mib: the size of an empty file system of blockfile and devmapper. :param cri: import the pause image.
         """
         major = int(self.containerd_version.partition(".")[0])
-        self._features = Features(snapshotter, major, self._has_thin_pool(), image_mib, extra)
+        btrfs = self._is_mounted(configuration.BTRFS)
+        self._features = Features(snapshotter, major, self._has_thin_pool(), image_mib, extra, btrfs)
         self._environment = dict(env or {})
         self.put("/etc/containerd/config.toml", configuration.containerd(self._features).encode())
         self.put("/etc/cni/net.d/10-lab.conflist", configuration.cni().encode())
@@ -188,6 +189,9 @@ class Place(ABC):
         done = self.run(argv, timeout=30 * self.slowness, check=False)
         if done.returncode:
             raise LabError(f"containerd does not start: {tail(done.stderr)}")
+
+    def _is_mounted(self, path: str) -> bool:
+        return self.run(["mountpoint", "-q", path], check=False).returncode == 0
 
     def _has_thin_pool(self) -> bool:
         return self.run(["test", "-e", f"/dev/mapper/{configuration.THIN_POOL}"], check=False).returncode == 0

@@ -55,11 +55,16 @@ levels = [1]
 scenario = "prepare"
 [[cells]]
 scenario = "view"
+[[cells]]
+scenario = "durability"
+strategies = ["cache"]
 """
 _EXPECTED = {
     ("sequential", "ready", "cache"): 1, ("sequential", "acquire", "copy"): 1, ("siblings", "ready", "cache"): 1, ("siblings", "siblings_cpu", None): 1,
     ("burst", "ready", "cache"): 2, ("burst", "ready_last", "cache"): 1, ("churn", "ready", "cache"): 1, ("boot-size", "acquire", "shared-view"): 1,
     ("first", "acquire", "view"): 1, ("memory", "host", "copy"): 1, ("memory", "guest", "copy"): 1, ("prepare", "prepare", None): 1, ("view", "view", None): 1,
+    ("durability, flushed", "prepare", None): 1, ("durability, unflushed", "commit", None): 1, ("durability, flushed, prepare", "flushes", None): 1,
+    ("durability, flushed", "ready", "cache"): 1, ("durability, unflushed", "ready", "cache"): 1,
 }  # fmt: skip
 
 

@@ -86,12 +86,14 @@ class Stage:
         code = f"import sys; from {module} import main; sys.exit(main(sys.argv[1:]))"
         return run([sys.executable, "-c", code, *arguments], self.environment())
 
-    def unikeel(self, arguments: Sequence[str], *interpreter: str) -> subprocess.CompletedProcess[bytes]:
+    def unikeel(
+        self, arguments: Sequence[str], *interpreter: str, program: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[bytes]:
         """Run the command line as a user does, its timeline beginning now.
 
-        :param interpreter: options of the interpreter.
+        :param interpreter: options of the interpreter. :param program: what is run in place of ``unikeel``.
         """
-        argv = [*command(*interpreter), "--root", self.root, "--config", self.config, *arguments]
+        argv = [*(program or command(*interpreter)), "--root", self.root, "--config", self.config, *arguments]
         environment = self.environment()
         return run(argv, environment | {"UNIKEEL_START_NS": str(time.monotonic_ns())})
 

@@ -100,6 +100,11 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         "What does a view cost by itself?",
         "", (), {EMBEDDED: ("snapshots",), SNAPSHOTTER: ("serial",)}, ("view", "view_first"), monitor=False, seconds=0.05,
     ),
+    "durability": Scenario(
+        "a snapshot's Prepare, View, Commit and Remove, and a start, each with all flushes to the disk and, in turn, without any (in the benchmark's own processes alone)",
+        "What does crash safety cost?",
+        "", (), {EMBEDDED: ("durability",)}, ("prepare", "view", "commit", "remove", "ready"), seconds=1.3,
+    ),
     "memory": Scenario(
         "that many idle containers of one image: what each holds",
         "What does each strategy cost in memory, and how much can sharing save?",

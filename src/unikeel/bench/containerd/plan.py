@@ -52,6 +52,7 @@ WORLDS: Final = (
 FURTHER: Final = (
     World(NATIVE, "trixie", "overlayfs", block=False),
     World(NATIVE, "trixie", "unikeel", block=True),
+    World(VM, "vm", "thin", block=True),  # our own on a pool of its own
 )
 
 

@@ -15,6 +15,7 @@ from unikeel.bench.containerd.bases import Bases
 from unikeel.bench.containerd.plan import BASE, NATIVE, Block, World
 from unikeel.bench.lines import Found
 from unikeel.bench.rows import Board, Json
+from unikeel.bench.snapshotter import ours
 from unikeel.errors import NotFound, Unavailable
 from unikeel.values import NamedTuple
 
@@ -136,5 +137,9 @@ def _place(world: World) -> Iterator[Place]:
         from lab.machine import Machine
 
         with Machine() as machine:
-            machine.start_containerd(world.snapshotter, image_mib=_IMAGE_MIB, cri=False)
+            extra = ""
+            if world.snapshotter in ours.KINDS:
+                ours.start(machine, world.snapshotter)
+                extra = ours.plugin(world.snapshotter)
+            machine.start_containerd(world.snapshotter, image_mib=_IMAGE_MIB, cri=False, extra=extra)
             yield machine

@@ -23,6 +23,8 @@ _TOGETHER: Final = ("burst", "churn")
 _APART: Final = ("siblings", "base-size")
 #: Questions to a snapshotter by itself.
 _ALONE: Final = ("prepare", "view")
+#: Questions whose scenarios' names end with the way in which the same thing was done.
+_TWO_WAYS: Final = ("layers", "durability")
 _SINGLE: Final = ("ready", "task_create")
 
 
@@ -84,8 +86,10 @@ def _candidates(series: Iterable[Series]) -> Iterator[tuple[Series, Series]]:
     )
     yield from _with_the_least(wanted, "base-size", lambda key: key._replace(scenario=""), level_of)
     layered = [each for each in wanted if question_of(each.key) == "layers"]
-    for group in _grouped(layered, lambda key: key._replace(scenario="layers")):
-        yield from combinations(group, 2)
+    for question in _TWO_WAYS:
+        both_ways = [each for each in wanted if question_of(each.key) == question]
+        for group in _grouped(both_ways, lambda key: key._replace(scenario="")):
+            yield from combinations(group, 2)
     for group in _grouped(layered, lambda key: key._replace(image=None)):
         yield from ((group[0], other) for other in group[1:])
     yield from _runtimes(wanted)

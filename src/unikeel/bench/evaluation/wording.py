@@ -24,6 +24,8 @@ METRICS: Final = {
     "prepare_gap": "between the first and the last Prepare's answer",
     "view_mount": "one view through containerd, and its mount",
     "import": "the command's interpreter and code",
+    "commit": "making a writable snapshot an immutable one",
+    "flushes": "flushes to the disk of one call",
     "remove": "taking it away again",
     "written": "bytes written to disks",
     "view": "making a read-only view",
@@ -40,9 +42,13 @@ METRICS: Final = {
 }
 
 
+#: Questions in which a Prepare is a snapshotter's.
+_OF_SNAPSHOTTERS: Final = ("prepare", "base-size", "durability", "burst", "")
+
+
 def what(metric: str, question: str = "") -> str:
     """What a metric is; ``prepare`` of a start is another thing than of a snapshotter."""
-    if metric == "prepare" and question not in ("prepare", ""):
+    if metric == "prepare" and question not in _OF_SNAPSHOTTERS:
         return "what a new command pays once before its boot files"
     return METRICS.get(metric, metric.replace("_", " "))
 

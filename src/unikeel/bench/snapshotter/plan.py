@@ -71,7 +71,9 @@ WORLDS: Final = (
 
 #: Those of campaigns: fewer of ours, and on this host all of containerd's that work here, whether or not a guest could have theirs as a disk.
 COMPARED: Final = (
-    World(NATIVE, "sid", "blockfile", ("file",), ("overlayfs", "native", "erofs")),
+    World(
+        NATIVE, "sid", "blockfile", ("file",), ("overlayfs", "native", "erofs", "btrfs")
+    ),  # btrfs on one of its own, in a file
     World(VM, "vm", "devmapper", ("thin",)),
 )
 

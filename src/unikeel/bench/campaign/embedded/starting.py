@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from unikeel.bench.campaign.plan import Cell
@@ -25,6 +26,7 @@ UNITS: Final = {
     "cached": "MiB",
     "slab": "MiB",
     "siblings_cpu": "%",
+    "flushes": "flushes",
 }
 #: What can go wrong with a start.
 FAILURES: Final = (NoSample, UnikeelError, OSError, ValueError, KeyError)
@@ -60,12 +62,13 @@ def arguments(image: str, name: str) -> list[str]:
     return ["--ready", f"console:{name}", image, "wait", name]
 
 
-def start(stage: Stage, image: str, strategy: str, name: str, timeout: float) -> Timeline:
-    """One start; the container runs when this returns. :raise NoSample: the command failed."""
+def start(stage: Stage, image: str, strategy: str, name: str, timeout: float, program: Sequence[str] = ()) -> Timeline:
+    """One start; the container runs when this returns. :param program: what is run in place of ``unikeel``. :raise NoSample: the command failed."""
     path = os.path.join(stage.root, f"{name}.json")
     argv = ["run", "-d", "--name", name, "--boot-files", strategy, "--timeline", path, "--timeout", f"{timeout:g}"]
     try:
-        done = stage.unikeel([*argv, *arguments(image, name)])
+        words = [*argv, *arguments(image, name)]
+        done = stage.unikeel(words, program=program) if program else stage.unikeel(words)
         if done.returncode:
             lines = done.stderr.decode(errors="replace").strip().splitlines()
             raise NoSample(f"`unikeel run` ended with status {done.returncode}: {lines[0] if lines else ''}")
@@ -86,11 +89,11 @@ def remove(stage: Stage, name: str) -> float:
     return (time.monotonic_ns() - begun) / 1e6
 
 
-def sampled(stage: Stage, cell: Cell, name: str, timeout: float) -> Start:
-    """A whole life. :raise NoSample: it was not what was asked for. Nothing is left of it, however it went."""
+def sampled(stage: Stage, cell: Cell, name: str, timeout: float, program: Sequence[str] = ()) -> Start:
+    """A whole life. :param program: see :func:`start`. :raise NoSample: it was not what was asked for. Nothing is left of it, however it went."""
     written = _written(stage)
     try:
-        timeline = start(stage, cell.image, cell.strategy, name, timeout)
+        timeline = start(stage, cell.image, cell.strategy, name, timeout, program)
         found = check(timeline, cell.strategy)
     except BaseException:
         remove(stage, name)
