@@ -71,7 +71,7 @@ def test_flushes_are_counted_and_happen(database: Database, flushed: list[int]) 
 def test_commands_differ_in_the_flushes_alone(kept: bool) -> None:
     interpreter, option, program = flushless.command(flushed=kept)
     before, entry = program.split("from unikeel")
-    look = f"{before}; os.fsync(-1)"
+    look = f"{before} os.fsync(-1)"
     done = subprocess.run([interpreter, option, look], capture_output=True, check=False)
     assert (done.returncode == 0) is not kept  # the kernel refuses -1, if it is asked
     assert entry == flushless.command(flushed=not kept)[2].split("from unikeel")[1]
