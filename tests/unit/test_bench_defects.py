@@ -16,7 +16,7 @@ import pytest
 
 import unikeel.bench
 from unikeel.bench.campaign import plan
-from unikeel.bench.campaign.embedded import burst, census, churn, memory, snapshots, starting, world
+from unikeel.bench.campaign.embedded import burst, census, churn, duplicates, memory, snapshots, starting, world
 from unikeel.bench.campaign.journal import Journal, Kind
 from unikeel.bench.campaign.plan import Cell
 from unikeel.bench.campaign.results import Results, read
@@ -196,10 +196,18 @@ def test_10_memory_is_that_of_everybody_with_the_guest_s_apart(monkeypatch: pyte
         container=lambda name: SimpleNamespace(record=SimpleNamespace(pid=pids[name])),
         services=SimpleNamespace(layout=SimpleNamespace(boot="")),
     )
-    stage = SimpleNamespace(engine=engine, keeper=lambda: 10)
+    stage = SimpleNamespace(engine=engine, keeper=lambda: 10, boot_contents=lambda _: [])
+    monkeypatch.setattr(duplicates, "held", lambda _pid, _known: 3 * MIB)
     world: Any = SimpleNamespace(stage=stage, timeout=60.0)
     found = memory._held(world, _CELL._replace(scenario="memory"), ["one", "two"])
-    assert found == {"host": (1 + 2 + 4 + 8) / 2, "monitor": 64 - 48, "guest": 48, "cached": 8, "slab": 32}
+    assert found == {
+        "host": (1 + 2 + 4 + 8) / 2,
+        "monitor": 64 - 48,
+        "guest": 48,
+        "boot_copies": 3,
+        "cached": 8,
+        "slab": 32,
+    }
 
 
 def test_11_the_harness_is_measured_first(tmp_path: Path) -> None:

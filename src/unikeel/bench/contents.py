@@ -12,22 +12,25 @@ from typing import IO, Any
 
 from unikeel.errors import BadContent
 
-_CHUNK = 1 << 20
-
 
 def boot_files(archive: str, paths: dict[str, str]) -> dict[str, str]:
     """Role → SHA-256 of the file at each path, from an OCI archive whose layers are plain or gzip'ed tar files.
 
     :raise BadContent: a path is in no layer.
     """
+    return {role: hashlib.sha256(data).hexdigest() for role, data in read(archive, paths).items()}
+
+
+def read(archive: str, paths: dict[str, str]) -> dict[str, bytes]:
+    """Role → the file itself. :raise BadContent: a path is in no layer."""
     with tarfile.open(archive) as outer:
         index = _document(outer, "index.json")
         manifest = _document(outer, _blob(index["manifests"][0]["digest"]))
-        found: dict[str, str] = {}
+        found: dict[str, bytes] = {}
         for layer in manifest["layers"]:
             member = _file(outer, _blob(layer["digest"]))
             with tarfile.open(fileobj=member) as inner:
-                found |= _digests(inner, {path.strip("/"): role for role, path in paths.items()})
+                found |= _contents(inner, {path.strip("/"): role for role, path in paths.items()})
     missing = [path for role, path in paths.items() if role not in found]
     if missing:
         raise BadContent(f"{archive} has no {missing[0]}", "make samples")
@@ -49,13 +52,10 @@ def _document(archive: tarfile.TarFile, name: str) -> Any:  # noqa: ANN401 - JSO
     return json.load(_file(archive, name))
 
 
-def _digests(layer: tarfile.TarFile, wanted: dict[str, str]) -> dict[str, str]:
+def _contents(layer: tarfile.TarFile, wanted: dict[str, str]) -> dict[str, bytes]:
     found = {}
     for member in layer:
         role = wanted.get(member.name.removeprefix("./").strip("/"))
         if role is not None and (file := layer.extractfile(member)) is not None:
-            digest = hashlib.sha256()
-            while piece := file.read(_CHUNK):
-                digest.update(piece)
-            found[role] = digest.hexdigest()
+            found[role] = file.read()
     return found

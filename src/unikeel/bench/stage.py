@@ -68,6 +68,12 @@ class Stage:
         [image] = self.engine.load(self._archives[name], name)
         self.expected[name] = contents.boot_files(self._archives[name], boot_paths(image))
 
+    def boot_contents(self, name: str) -> list[bytes]:
+        """The boot files of an image that was loaded from an archive; of others none."""
+        if name not in self._archives:
+            return []
+        return list(contents.read(self._archives[name], boot_paths(self.engine.image(name))).values())
+
     def parent(self, name: str) -> str:
         """The committed snapshot of an image that was loaded. :raise UnikeelError: it cannot be told."""
         from unikeel.engine.unpacking import ensure_unpacked

@@ -131,7 +131,11 @@ def _one(services: Services, container: Container, kept: frozenset[str]) -> None
     if container.state is ContainerState.RUNNING:
         _running(services, container, kept)
         return
-    if container.owner and not services.owner.is_dead(container.owner):
+    if _works_on_it(services, container):
+        return
+    # Its owner may have done its work after we read this, and ended well: what it left is what counts, and it changes no more.
+    container = services.containers.get(container.id)
+    if container.state is ContainerState.RUNNING or _works_on_it(services, container):
         return
     if container.state is ContainerState.CREATING:
         discard(services, container)
@@ -145,6 +149,11 @@ def _one(services: Services, container: Container, kept: frozenset[str]) -> None
         services.notice(f"finished removing container {container.name}: the command that was removing it was killed")
     else:
         _remove_if_unwanted(services, container)
+
+
+def _works_on_it(services: Services, container: Container) -> bool:
+    """Whether a living process does."""
+    return bool(container.owner) and not services.owner.is_dead(container.owner)
 
 
 def _undo_start(services: Services, container: Container) -> None:

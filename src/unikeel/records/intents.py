@@ -71,8 +71,11 @@ class Intents:
     def abandoned(self) -> list[Intent]:
         """Intents whose owner is dead, the newest first (undo in the reverse of making)."""
         rows = self._database.query("SELECT number, owner, kind, subject, detail FROM intents ORDER BY number DESC")
+        left = [row for row in rows if self._owner.is_dead(str(row[1]))]
+        if left:  # an owner may have done its work, and ended well, after they were read
+            there = {row[0] for row in self._database.query("SELECT number FROM intents")}
+            left = [row for row in left if row[0] in there]
         return [
             Intent(int(str(number)), str(owner), str(kind), str(subject), json.loads(str(detail)))
-            for number, owner, kind, subject, detail in rows
-            if self._owner.is_dead(str(owner))
+            for number, owner, kind, subject, detail in left
         ]

@@ -92,19 +92,27 @@ def _locked_file(path: str) -> int:
 
 def owner_is_dead(directory: str, token: str) -> bool:
     """Whether no process holds the lock of this token."""
+    path = os.path.join(directory, token + SUFFIX)
     try:
-        fd = os.open(os.path.join(directory, token + SUFFIX), os.O_RDWR | os.O_CLOEXEC)
+        fd = _lock_of_the_dead(path)
     except FileNotFoundError:
         return True
+    if fd >= 0:
+        os.close(fd)
+    return fd >= 0
+
+
+def _lock_of_the_dead(path: str) -> int:
+    """The lock of an owner that does not live, as a descriptor; -1 if it does. :raise FileNotFoundError: it has no file any more."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            return False
-        raise
-    finally:
         os.close(fd)
-    return True
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return -1
+        raise
+    return fd
 
 
 def was_killed(directory: str, token: str) -> bool:
@@ -113,10 +121,24 @@ def was_killed(directory: str, token: str) -> bool:
 
 
 def sweep(directory: str) -> None:
-    """Take away the files of dead owners, after the records that name them are dealt with."""
+    """Take away the files of dead owners, after the records that name them are dealt with.
+
+    Each is taken away under its own lock: whoever is about to become an owner has made its file and waits for that lock, sees then that the file is gone, and makes
+    another. To look first and take away later would leave a living owner without its file, and everybody else would think it dead.
+    """
     for name in os.listdir(directory):
-        if name.endswith(SUFFIX) and owner_is_dead(directory, name.removesuffix(SUFFIX)):
-            try:
-                os.unlink(os.path.join(directory, name))
-            except FileNotFoundError:
-                continue
+        if not name.endswith(SUFFIX):
+            continue
+        path = os.path.join(directory, name)
+        try:
+            fd = _lock_of_the_dead(path)
+        except FileNotFoundError:
+            continue
+        if fd < 0:
+            continue
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            continue
+        finally:
+            os.close(fd)

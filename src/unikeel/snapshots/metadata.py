@@ -262,6 +262,10 @@ class Metadata:
         )
         return [record_of(row) for row in rows]
 
+    def abandoned(self, is_dead: Callable[[str], bool]) -> list[Record]:
+        """Those of them whose owners are dead. Each is looked at again once that is known: its owner may have finished it, and ended well, after it was read."""
+        return [record for record in self.creating() if is_dead(record.owner) and self.is_unfinished(record.id)]
+
     def still_active(self, record: Record, then: Callable[[], None]) -> None:
         """Run ``then`` while nobody can commit or remove, if the record still is what it was; otherwise do nothing."""
 

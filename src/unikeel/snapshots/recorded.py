@@ -68,7 +68,7 @@ class RecordedStore(ABC):
         return self._metadata.begin(name, parent, kind, labels, base=base, flush=self._flushes_intents)
 
     def _cleared(self, name: str) -> bool:
-        """Whether a taken name was only taken by the half-made snapshot of a dead owner, which is now undone.
+        """Whether it is worth trying again to take a name: it was only taken by the half-made snapshot of a dead owner, which is now undone.
 
         :raise AlreadyExists: somebody living is making it.
         """
@@ -77,8 +77,11 @@ class RecordedStore(ABC):
             return False
         if not self._is_dead(stale.owner):
             raise AlreadyExists(f"snapshot {name!r} is being made by another call")
-        with self._errors(f"undo the half-made snapshot {name!r}"):
-            self._undo(stale)
+        if self._metadata.is_unfinished(
+            stale.id
+        ):  # or its owner has finished it since, and ended well: then the name is taken after all
+            with self._errors(f"undo the half-made snapshot {name!r}"):
+                self._undo(stale)
         return True
 
     @contextmanager

@@ -40,7 +40,7 @@ class Tidier:
 
     def reconcile(self, is_dead: Callable[[str], bool]) -> Reconciled:
         """Undo the work of dead owners, empty the trash, and compare the files with the records."""
-        undone = [record for record in self._metadata.creating() if is_dead(record.owner)]
+        undone = self._metadata.abandoned(is_dead)
         with translated("undo half-made snapshots"):
             for record in undone:
                 self.undo(record)

@@ -33,6 +33,7 @@ METRICS: Final = {
     "host": "memory beside the monitor, for each container",
     "monitor": "a monitor's own memory",
     "guest": "a guest's memory",
+    "boot_copies": "of the monitor's and the guest's memory, private copies of boot files, which no sharing can save",
     "cached": "page cache of kept boot files, for each container",
     "slab": "the kernel's own memory, for each container",
     "siblings_cpu": "processor time that all idle siblings take together",

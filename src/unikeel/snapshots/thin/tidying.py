@@ -52,7 +52,7 @@ class ThinTidier:
 
     def reconcile(self, is_dead: Callable[[str], bool]) -> Reconciled:
         """Undo the work of dead owners, empty the trash, wake what a killed process left suspended, and compare the pool with the records."""
-        undone = [record for record in self._metadata.creating() if is_dead(record.owner)]
+        undone = self._metadata.abandoned(is_dead)
         with pool_errors(self._devices.pool.name, "undo half-made snapshots"):
             for record in undone:
                 self.undo(record)

@@ -1,8 +1,8 @@
 """``memory``: what each of N idle containers of one image holds, in MiB, all together divided by N.
 
 ``host``: the keeper and the network helpers (PSS), the tmpfs of copies, memory files: what the strategies differ in. ``monitor``: the monitor without the
-guest's memory; its own private copies of the boot files are in here and in ``guest``, the guest's memory as far as it was touched, so that comparing
-images of different boot files says how much no sharing on the host can ever save. ``cached``: page cache of the cache's objects, once for all N,
+guest's memory; ``guest``: that, as far as it was touched; ``boot_copies``: how much of these two are the monitor's own private copies of the boot files,
+which no sharing on the host can ever save (:mod:`.duplicates`). ``cached``: page cache of the cache's objects, once for all N,
 which the kernel takes back when it needs it. ``slab``: how much the kernel's own memory grew (of the whole host, so on a busy one it is noise).
 """
 
@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from unikeel.bench import environment
-from unikeel.bench.campaign.embedded import starting
+from unikeel.bench.campaign.embedded import duplicates, starting
 from unikeel.bench.reporting import rotated
 from unikeel.bench.scenarios.memory import children, copies, memory_files, pss
 from unikeel.boot.contract import MIB
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from unikeel.bench.campaign.plan import Block, Cell
     from unikeel.bench.rows import Board
 
-_METRICS: Final = ("host", "monitor", "guest", "cached", "slab")
+_METRICS: Final = ("host", "monitor", "guest", "boot_copies", "cached", "slab")
 
 
 def measure(world: Embedded, block: Block, board: Board) -> None:
@@ -77,6 +77,8 @@ def _held(world: Embedded, cell: Cell, names: list[str]) -> dict[str, float]:
         "cached": _cached(stage.engine.services.layout.boot),
         "slab": _slab() - slab,
     }
+    known = duplicates.pages(stage.boot_contents(cell.image))  # last, since looking touches things
+    held["boot_copies"] = sum(duplicates.held(pid, known) for pid in monitors)
     return {metric: size / len(names) / MIB for metric, size in held.items()}
 
 

@@ -23,6 +23,7 @@ UNITS: Final = {
     "host": "MiB",
     "monitor": "MiB",
     "guest": "MiB",
+    "boot_copies": "MiB",
     "cached": "MiB",
     "slab": "MiB",
     "siblings_cpu": "%",
