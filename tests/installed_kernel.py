@@ -10,7 +10,7 @@ import tempfile
 
 from samples import images, kmod
 from samples.debian import Packages, cache_directory
-from unikeel.engine.default_kernel import DRIVERS, SHARE_DRIVERS
+from unikeel.engine.default_kernel import CONSOLE_DRIVERS, DRIVERS, SHARE_DRIVERS
 
 VERSION = "6.1.0-test-amd64"
 
@@ -34,7 +34,7 @@ def install(root: str) -> None:
     with open(os.path.join(root, "boot", f"vmlinuz-{VERSION}"), "wb") as file:
         file.write(kernel.image)
     lines: dict[str, str] = {}
-    for driver in (*DRIVERS, *SHARE_DRIVERS["virtiofs"]):
+    for driver in (*DRIVERS, *SHARE_DRIVERS["virtiofs"], *CONSOLE_DRIVERS):
         if driver in kernel.built_in or driver not in kernel.modules:
             continue
         *needed, own = kmod.load_order([driver], kernel.modules, kernel.built_in)

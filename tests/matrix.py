@@ -3,6 +3,8 @@
 The images are of urunc's format and built here. A row is ``booted`` when its guest has printed what it should have and has ended as it was told to; where something is missing
 for that, the row says what: ``plan compared`` where tests compare its whole plan, ``not possible`` where nothing like it can be. ``UNIKEEL_SOLO5`` and ``UNIKEEL_UNIKRAFT`` name built sources as for the tests; ``UNIKEEL_MATRIX_KERNEL`` and
 ``UNIKEEL_MATRIX_MODULES`` name another kernel for Linux guests, such as one with 9p. Nothing may fail for any other reason: then the command fails.
+
+Disks beyond the root's, and copies of small files, have rows of their own.
 """
 
 from __future__ import annotations
@@ -172,6 +174,76 @@ def linux_on_qemu(place: Place) -> dict[str, Callable[[], Case]]:
     }
 
 
+class Beside(NamedTuple):
+    """A row beside that of its kind of root: what a guest has beyond it."""
+
+    root: str
+    make: Callable[[], Case]
+
+
+def beside(place: Place, on: str, kind: str) -> list[Beside]:
+    """Further disks, the image's own among them, and copies, with guests of our own init."""
+    if kind != "linux" or on not in ("qemu", "uml"):
+        return []
+    teller = os.path.join(place.directory, "teller")
+    if not os.path.exists(teller):
+        compile_teller(teller)
+
+    def booted(name: str, words: tuple[str, ...], printed: tuple[str, ...], told: str, **more: object) -> Case:
+        own = {} if name == "none" else {"data.img": _read(disk_of(place, f"{on}-{name}", {"what": _said(place)}))}
+        archive = docker_archive(os.path.join(place.directory, f"{on}-{name}.tar"), teller, "", own)
+        options = unikeel.Options(guest="linux", kernel="default", monitor=on, network="none", args=words, **more)  # type: ignore[arg-type]  # its own fields
+        return Case(f"docker-archive:{archive}", options, printed, volumes=told)
+
+    def disks() -> Case:
+        one, two = (disk_of(place, f"{on}-{name}", {"what": _said(place)}) for name in ("one", "two"))
+        volumes = (Volume(one, "/one", disk=True), Volume(two, "/one/two", read_only=True, disk=True))
+        words = ("r:/one/what", "w:/one/new", "r:/one/two/what", "w:/one/two/new")
+        printed = (
+            "r:/one/what: said",
+            "w:/one/new: ",
+            "r:/one/two/what: said",
+            "w:/one/two/new: Read-only file system",
+        )
+        return booted("none", words, printed, "two disks, one for reading only", volumes=volumes)
+
+    def own() -> Case:
+        places = (("com.urunc.unikernel.block", "/data.img"), ("com.urunc.unikernel.blkMntPoint", "/srv/data"))
+        words = ("r:/srv/data/what", "w:/srv/data/new")
+        return booted(
+            "own",
+            words,
+            ("r:/srv/data/what: said", "w:/srv/data/new: "),
+            "the image's own disk at /srv/data",
+            annotations=places,
+        )
+
+    def copies() -> Case:
+        directory = os.path.join(place.directory, "secrets")
+        os.makedirs(directory, exist_ok=True)
+        shutil.copy(_said(place), os.path.join(directory, "token"))
+        volumes = (Volume(directory, "/run/secrets", read_only=True), Volume(_said(place), "/etc/said", read_only=True))
+        words = ("r:/run/secrets/token", "r:/etc/said")
+        printed = ("r:/run/secrets/token: said", "r:/etc/said: said")
+        return booted("none", words, printed, "directory and file, as copies", volumes=volumes)
+
+    found = [Beside("snapshot", disks), Beside("snapshot", own)]
+    # Where something can be shared, nothing is copied.
+    return found if on == "qemu" else [*found, Beside("snapshot", copies)]
+
+
+def _said(place: Place) -> str:
+    path = os.path.join(place.directory, "said")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("said")
+    return path
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def linux_on_uml(place: Place) -> dict[str, Callable[[], Case]]:
     """The kernel of user-mode Linux's package."""
     init = os.path.join(place.directory, "init")
@@ -288,14 +360,19 @@ def rows(place: Place) -> Iterator[Row]:
             continue
         missing = absent(place, pair.monitor)
         able = {} if missing else cases(place, pair.monitor, pair.guest)
+        more = [] if missing else beside(place, pair.monitor, pair.guest)
         for root, problem in roots(pair.monitor, pair.guest):
             if problem:
                 yield Row(pair.monitor, pair.guest, root, IMPOSSIBLE, "none", "none", problem)
             elif root in able:
                 yield boot(place, pair.monitor, pair.guest, root, able[root]())
+                for found in more:
+                    if found.root == root:
+                        yield boot(place, pair.monitor, pair.guest, root, found.make())
             else:
                 named = "not booted here: its files are not named" if pair.proof is Proof.TRIED else pair.remark
-                why = missing or ("no image for it is built" if able else named)
+                parsed = [text for text in pair.remark.split("; ") if text.startswith("the monitor itself")]
+                why = "; ".join((missing, *parsed)) if missing else ("no image for it is built" if able else named)
                 yield Row(pair.monitor, pair.guest, root, COMPARED, "none", "none", why)
 
 
@@ -340,6 +417,9 @@ _HEAD: Final = """\
 Every pair of a monitor and a guest with every kind of root. `booted`: on a machine without usable hardware virtualization, from images in urunc's format that `make matrix` builds, confined, and the guest printed and ended as it
 should. `plan compared`: what is missing for that is in the last column, and unit tests compare the whole plan with expectations that name their sources. `not possible`: there is no such combination.
 What each can in general is in [monitors.md](monitors.md).
+
+Plans that could not be booted were put to two monitors' own parsers, built from their sources: Firecracker's and Cloud Hypervisor's, for Linux with an initrd, a root disk and two further disks. Both took them, up to the kernel, which
+they could not load without KVM, and refused them with one word changed (`tests/root/test_real_parsers.py`, with `UNIKEEL_FIRECRACKER` and `UNIKEEL_CLOUD_HYPERVISOR`). No other plan that is only compared was put to its monitor.
 
 Linux guests on QEMU ran {kernel}. Debian's cloud kernel has no 9p.
 

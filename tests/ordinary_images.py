@@ -6,10 +6,14 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Mapping
+from types import MappingProxyType
 
 
-def docker_archive(path: str, program: str, user: str = "app:extra") -> str:
-    """An image of one layer with this program at /bin/teller, which runs as a user with a name."""
+def docker_archive(
+    path: str, program: str, user: str = "app:extra", more: Mapping[str, bytes] = MappingProxyType({})
+) -> str:
+    """An image of one layer with this program at /bin/teller, which runs as a user with a name, and with ``more`` files (name without a slash before it, content)."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as archive:
         for name in ("bin", "etc", "dev", "proc", "sys", "tmp"):
@@ -20,6 +24,8 @@ def docker_archive(path: str, program: str, user: str = "app:extra") -> str:
             add(archive, "bin/teller", file.read(), 0o755)
         add(archive, "etc/passwd", b"root:x:0:0::/:/bin/sh\napp:x:1000:1000::/:/bin/sh\n")
         add(archive, "etc/group", b"root:x:0:\nextra:x:77:\n")
+        for name, data in more.items():
+            add(archive, name, data)
     configuration = {
         "architecture": "amd64",
         "os": "linux",

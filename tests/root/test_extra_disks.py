@@ -11,6 +11,7 @@ import pytest
 import unikeel
 from engine_leftovers import host_leftovers, wait_keeper_gone
 from engine_stages import LONG, PATIENCE, Stage
+from ordinary_images import docker_archive
 from teller_stage import teller_stage
 from unikeel.errors import FailedPrecondition, InvalidArgument, NotFound
 from unikeel.kernel import loop
@@ -103,6 +104,36 @@ def test_disks_and_copies_reach_a_guest(engine: unikeel.Engine, stage: Stage, mo
     }
     assert on_the_disk(two, "new") == "by the guest"
     assert on_the_disk(one, "what") == "one"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("monitor", ["uml", "qemu"])
+def test_the_image_s_own_disk_is_where_the_image_says(stage: Stage, engine: unikeel.Engine, monitor: str) -> None:
+    """What the guest writes to it stays with the container, and does not reach another one of the image."""
+    with open(disk_of(os.path.join(stage.directory, "own.img"), "own"), "rb") as file:
+        disk = file.read()
+    archive = os.path.join(stage.directory, f"{monitor}.tar")
+    docker_archive(archive, os.path.join(stage.directory, "program"), "", {"data.img": disk})
+    engine.load(archive, name=f"own-{monitor}")
+    places = (("com.urunc.unikernel.block", "/data.img"), ("com.urunc.unikernel.blkMntPoint", "/srv/data"))
+    options = unikeel.Options(
+        guest="linux",
+        kernel="default",
+        monitor=monitor,
+        network="none",
+        args=("r:/srv/data/what", "r:/srv/data/new", "w:/srv/data/new"),
+        annotations=places,
+    )
+    told = {"r:/srv/data/what: own", "w:/srv/data/new: "}
+    container, other = (engine.create(f"own-{monitor}", options) for _ in range(2))
+    stage.idents += [container.id, other.id]
+    for expected in ("No such file or directory", "by the guest"):
+        container.start(seconds=PATIENCE)
+        assert container.wait(PATIENCE) == 0
+        assert lines(container) >= {*told, f"r:/srv/data/new: {expected}"}
+    other.start(seconds=PATIENCE)
+    assert other.wait(PATIENCE) == 0
+    assert "r:/srv/data/new: No such file or directory" in lines(other)
 
 
 def test_what_somebody_else_uses_is_refused(engine: unikeel.Engine, stage: Stage) -> None:

@@ -43,14 +43,20 @@ def engine(stage: Stage) -> Iterator[unikeel.Engine]:
 
 
 def create(
-    engine: unikeel.Engine, stage: Stage, *args: str, root: str = "", volumes: tuple[str, ...] = ()
+    engine: unikeel.Engine,
+    stage: Stage,
+    *args: str,
+    root: str = "",
+    volumes: tuple[str, ...] = (),
+    console: str = "",
 ) -> unikeel.Container:
+    wishes = (("org.unikeel.rootfs", root), ("org.unikeel.console", console))
     options = unikeel.Options(
         guest="linux",
         kernel="default",
         network="none",
         args=args,
-        annotations=(("org.unikeel.rootfs", root),) if root else (),
+        annotations=tuple((name, value) for name, value in wishes if value),
         volumes=tuple(parse(f"{stage.directory}/{volume}") for volume in volumes),
     )
     container = engine.create("files", options)
@@ -121,8 +127,11 @@ def test_the_end_of_a_file_server_is_seen_by_the_next_keeper(
 
 
 def test_a_shared_root_has_them_too_and_keeps_what_the_guest_writes(engine: unikeel.Engine, stage: Stage) -> None:
-    container = create(engine, stage, *ASKED, "r:/kept", "w:/kept", root="shared", volumes=VOLUMES)
+    """Its console is virtio's, which our init opens once the driver is loaded."""
+    asked = (*ASKED, "r:/kept", "w:/kept", "r:/proc/consoles")
+    container = create(engine, stage, *asked, root="shared", volumes=VOLUMES, console="virtio")
     told = output(container)
+    assert any(line.startswith("r:/proc/consoles: hvc0 ") for line in told)
     assert set(told) >= {*ANSWERS, "r:/kept: No such file or directory", "w:/kept: "}
     assert container.inspect()["rootfs"] == {"kind": "shared", "reason": "org.unikeel.rootfs=shared, by virtiofs"}
     with open(os.path.join(stage.root, "containers", container.id, "root/upper/kept"), encoding="utf-8") as file:

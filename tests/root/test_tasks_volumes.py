@@ -13,9 +13,11 @@ import pytest
 
 import installed_kernel
 from file_teller import compile_teller
-from tasks_world import PATIENCE, World, eventually, run, shim
+from tasks_world import NAMESPACE, PATIENCE, World, eventually, kill_and_wait, run, shim
 from unikeel.containerd.wire import types_pb2
+from unikeel.engine.tasks import identify
 from unikeel.errors import Unimplemented
+from unikeel.sandbox import remains
 
 _ANNOTATIONS = {
     "com.urunc.unikernel.unikernelType": "linux",
@@ -51,7 +53,19 @@ def _mount(target: str, source: str, *options: str) -> dict[str, object]:
     return {"destination": target, "type": "bind", "source": source, "options": ["rbind", *options]}
 
 
-def test_bind_mounts_reach_a_guest_of_the_default_kernel(world: World) -> None:
+@pytest.fixture
+def block() -> Iterator[str]:
+    """A block device that begins with a text."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"this is raw")
+        file.truncate(1 << 20)
+        run = subprocess.run(["losetup", "--find", "--show", file.name], check=True, capture_output=True, text=True)
+        device = run.stdout.strip()
+        yield device
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def test_bind_mounts_and_devices_reach_a_guest_of_the_default_kernel(world: World, block: str) -> None:
     data, hosts, told = (os.path.join(world.directory, name) for name in ("data", "hosts", "told"))
     os.makedirs(data)
     for path in (hosts, f"{data}/one", told):
@@ -64,12 +78,33 @@ def test_bind_mounts_reach_a_guest_of_the_default_kernel(world: World) -> None:
         {"destination": "/proc", "type": "proc", "source": "proc"},
         {"destination": "/cache", "type": "tmpfs", "source": "tmpfs"},
     ]
-    words = ("/bin/files", "r:/data/one", "r:/etc/hosts", "w:/data/new", "w:/fixed/one")
+    words = (
+        "/bin/files",
+        "r:/data/one",
+        "r:/etc/hosts",
+        "w:/data/new",
+        "w:/fixed/one",
+        "r:/dev/raw-one",
+        "w:/dev/raw-one",
+    )
+    pod = f"/unikeel-test-{os.getpid()}/pod"
+    number = os.stat(block).st_rdev
+    numbers = {"type": "b", "major": os.major(number), "minor": os.minor(number)}
+    linux = {
+        "namespaces": [{"type": "network"}],
+        "cgroupsPath": f"{pod}/volumes",
+        "devices": [{"path": "/dev/raw-one", **numbers}],
+        "resources": {"devices": [{"allow": False, "access": "rwm"}, {"allow": True, "access": "rw", **numbers}]},
+    }
+    server = f"{pod}/unikeel-{identify(world.address, NAMESPACE, 'volumes')}.fs1"
 
     async def life() -> None:
-        bundle = world.bundle("volumes", *words, annotations=_ANNOTATIONS, mounts=mounts)
+        bundle = world.bundle("volumes", *words, annotations=_ANNOTATIONS, mounts=mounts, linux=linux)
         async with shim(world, "volumes", bundle) as task:
             await task.create("volumes", bundle, stdout=f"file://{told}")
+            assert remains.cgroups(server), "the file server is not beside the monitor"
+            with pytest.raises(OSError, match="busy"):
+                os.open(block, os.O_RDWR | os.O_EXCL)
             waiting = asyncio.ensure_future(task.wait("volumes"))
             await task.start("volumes")
             assert await waiting == 0
@@ -78,13 +113,18 @@ def test_bind_mounts_reach_a_guest_of_the_default_kernel(world: World) -> None:
 
     run(life())
     assert world.settled() == []
+    for place in (*remains.cgroups(pod), *remains.cgroups(os.path.dirname(pod))):
+        os.rmdir(place)
     lines = _text(told).replace("\r", "").splitlines()
     assert set(lines) >= {
         "r:/data/one: this is one",
         "r:/etc/hosts: this is hosts",
         "w:/data/new: ",
         "w:/fixed/one: Read-only file system",
+        "r:/dev/raw-one: this is raw",
     }
+    with open(block, "rb") as device:
+        assert device.read(12) == b"by the guest"
     assert _text(f"{data}/new") == "by the guest"
     assert "the mount of the type tmpfs at /cache is left out" in _text(os.path.join(world.run, "daemon.log"))
 
@@ -174,3 +214,41 @@ def test_what_a_guest_cannot_be_given_is_refused_or_told(world: World) -> None:
     run(life())
     assert world.settled() == []
     assert "told: the volume at /data is left out: guest generic" in _text(os.path.join(world.run, "daemon.log"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("point", ["share.bundle", "share.started", "share.deleted"])
+def test_a_daemon_that_is_killed_over_a_file_server_leaves_nothing_in_the_pod(world: World, point: str) -> None:
+    """The next one finds the server's cgroup by the bundle, where the caller wanted it."""
+    name, pod = f"killed-{point.partition('.')[2]}", f"/unikeel-test-{os.getpid()}/pod"
+    data = os.path.join(world.directory, "served")
+    os.makedirs(data, exist_ok=True)
+    linux = {"namespaces": [{"type": "network"}], "cgroupsPath": f"{pod}/{name}"}
+
+    async def life() -> None:
+        mounts = [_mount("/data", data, "rw")]
+        bundle = world.bundle(name, "/bin/files", "wait", annotations=_ANNOTATIONS, mounts=mounts, linux=linux)
+        async with shim(world, name, bundle) as task:
+            await task.create(name, bundle)
+            waiting = asyncio.ensure_future(task.wait(name))
+            await task.start(name)
+            await task.kill(name)
+            await waiting
+            await task.delete(name)
+
+    async def killed() -> None:
+        living = asyncio.ensure_future(life())
+        await eventually(lambda: living.done() or (os.path.exists(told) and os.path.getsize(told)), "it stops")
+        await asyncio.to_thread(kill_and_wait, int(_text(told).split()[1]))
+        await living
+
+    world.stop()
+    told = world.start_stopping_at(point)
+    try:
+        run(killed())
+        assert world.settled() == []
+        for place in (*remains.cgroups(pod), *remains.cgroups(os.path.dirname(pod))):
+            os.rmdir(place)  # there is nothing in it
+    finally:
+        world.stop()
+        world.start()

@@ -173,3 +173,13 @@ def test_options_that_make_an_ordinary_image_a_guest() -> None:
 def test_options_that_do_not_go_together(options: Options, message: str) -> None:
     with pytest.raises(InvalidArgument, match=message):
         describing._from_options(options)
+
+
+def test_an_annotation_of_ours_that_means_nothing_is_refused() -> None:
+    describing._check_annotations(
+        Options(annotations=(("org.unikeel.console", "x"), ("com.urunc.unikernel.more", "y"), ("z", "")))
+    )
+    for key, hint in (("org.unikeel.consol", "did you mean 'org.unikeel.console'"), ("org.unikeel.network", "known: ")):
+        with pytest.raises(InvalidArgument, match=f"the annotation '{key}' is unknown here") as refused:
+            describing._check_annotations(Options(annotations=((key, "virtio"),)))
+        assert hint in refused.value.hint

@@ -162,7 +162,9 @@ def test_qemu() -> None:
     }
     assert next(node for node in nodes if node["node-name"] == "extra1")["backing"] == "base1"
     small = [
-        word for word in monitors.plan(BASE._replace(machine="microvm"), FACTS).argv if word.startswith("virtio-b")
+        word
+        for word in monitors.plan(BASE._replace(machine="microvm", accel="kvm"), FACTS).argv
+        if word.startswith("virtio-b")
     ]
     assert small == [device.replace("-pci", "-device") for device in devices]
 
@@ -235,7 +237,6 @@ def secrets(tmp_path: Path) -> Path:
     (top / "..now" / "empty").write_bytes(b"")
     (top / "..data").symlink_to("..now")
     (top / "token").symlink_to("..data/token")
-    os.mkfifo(top / "fifo")
     return top
 
 
@@ -266,23 +267,42 @@ def test_a_directory_as_a_disk(secrets: Path, tmp_path: Path) -> None:
         assert expected in run.stdout
 
 
+def test_what_has_no_copy_is_named(secrets: Path) -> None:
+    for number in range(6):
+        os.mkfifo(secrets / f"fifo{number}")
+    volume = Volume(str(secrets), "/run/s", read_only=True)
+    with pytest.raises(
+        InvalidArgument, match=r"'/fifo0', .*'/fifo4', … in the volume .* cannot be copied, being a socket, a fifo"
+    ):
+        copies.files([volume], apart=False)
+    optional = copies.files([volume._replace(optional=True)], apart=False)
+    assert [text.partition(": ")[2] for text in optional.told] == ["the guest has the volume at /run/s without"]
+    assert "/run/s/token" in dict(optional.files)
+    with ExitStack() as stack:
+        disks = copies.disks([volume._replace(optional=True, read_only=False)], stack)
+    assert disks.told[1:] == ("the guest has a copy of the volume at /run/s, and cannot write to it",)
+
+
 def test_what_is_not_copied(secrets: Path, tmp_path: Path) -> None:
     large, many = tmp_path / "large", tmp_path / "many"
     large.write_bytes(bytes((1 << 20) + 1))
     many.mkdir()
+    os.mkfifo(tmp_path / "fifo")
     for number in range(9):
         (many / str(number)).write_bytes(bytes(1 << 20))
     for volume, said in (
         (Volume(str(secrets), "/s"), "is to be written to"),
         (Volume(str(large), "/s"), "has more than 1048576 bytes"),
         (Volume(str(many), "/s", read_only=True), "more than 8388608 bytes"),
-        (Volume(str(secrets / "fifo"), "/s"), "neither a file nor a directory"),
+        (Volume(str(tmp_path / "fifo"), "/s"), "neither a file nor a directory"),
         (Volume(str(tmp_path / "not"), "/s"), "cannot be read: No such file"),
     ):
         with pytest.raises(InvalidArgument, match=said):
             copies.files([volume], apart=False)
         optional = copies.files([volume._replace(optional=True)], apart=True)
         if said != "is to be written to":  # of what is optional a copy is better than nothing
-            assert (optional.files, optional.mounted, len(optional.left_out)) == ((), (), 1)
+            assert (optional.files, optional.mounted, len(optional.told)) == ((), (), 1)
+        else:
+            assert optional.told == ("the guest has a copy of the volume at /s: what it writes there is lost",)
     with ExitStack() as stack, pytest.raises(InvalidArgument, match="is no directory"):
         copies.disks([Volume(str(large.with_name("small")), "/s")._replace(source="/etc/hostname")], stack)

@@ -41,6 +41,7 @@ def test_plain_annotations() -> None:
         PREFIX + "mountRootfs": "T",
         OWN_PREFIX + "rootfs": "block",
         OWN_PREFIX + "machine": "microvm",
+        OWN_PREFIX + "console": "virtio",
         OWN_PREFIX + "powerdown": "0",
         "org.example": "x",
     }
@@ -53,6 +54,7 @@ def test_plain_annotations() -> None:
         mount_rootfs=True,
         rootfs="block",
         machine="microvm",
+        console="virtio",
         powerdown=False,
     )
 
@@ -170,6 +172,7 @@ BAD_VALUES = [
     (PREFIX + "blkMntPoint", "data", "absolute"),
     (OWN_PREFIX + "rootfs", "initrd", "must be block"),
     (OWN_PREFIX + "machine", "pc", "must be microvm or q35"),
+    (OWN_PREFIX + "console", "hvc0,x", "must be serial or virtio"),
     (TYPE, "linus", "guest type 'linus' is unknown"),
     (MONITOR, "qemuu", "monitor 'qemuu' is unknown"),
     (MONITOR, "hvt", "monitor 'hvt' cannot run guest 'linux'"),
@@ -218,6 +221,7 @@ configs = st.builds(
     mount_rootfs=st.booleans(),
     rootfs=st.sampled_from(["", "block"]),
     machine=st.sampled_from(["", "q35"]),
+    console=st.sampled_from(["", "serial", "virtio"]),
     powerdown=st.sampled_from([None, True, False]),
     net_device=st.sampled_from(["", "service", "x" * 67]),
     block_device=st.sampled_from(["", "storage", "9"]),

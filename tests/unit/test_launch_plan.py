@@ -289,6 +289,22 @@ def test_requests_that_cannot_be(change: dict[str, object], message: str) -> Non
         monitors.plan(HELLO._replace(**change), FACTS)  # type: ignore[arg-type]  # each case's value fits its name
 
 
+@pytest.mark.parametrize(("machine", "transport"), [("q35", "pci"), ("microvm", "device")])
+def test_a_virtio_console_is_the_serial_port_s_in_everything_else(machine: str, transport: str) -> None:
+    serial = LINUX._replace(machine=machine, accel="kvm", initrd=True)
+    words = list(monitors.plan(serial, FACTS).argv)
+    at = words.index("-serial")
+    words[at : at + 2] = ("-device", f"virtio-serial-{transport},max_ports=1", "-device", "virtconsole,chardev=console")
+    virtio = monitors.plan(serial._replace(guest=serial.guest._replace(console="virtio")), FACTS)
+    assert list(virtio.argv) == [word.replace("console=ttyS0", "console=hvc0") for word in words]
+    assert monitors.plan(serial._replace(guest=serial.guest._replace(console="serial")), FACTS).argv[at] == "-serial"
+
+
+def test_linux_on_microvm_needs_kvm() -> None:
+    with pytest.raises(InvalidArgument, match="without KVM, Linux does not come up on QEMU's machine microvm"):
+        monitors.plan(LINUX._replace(machine="microvm"), FACTS)
+
+
 def test_a_value_in_key_value_syntax_is_escaped_and_never_adds_a_key() -> None:
     assert option_value("a,readonly=off") == "a,,readonly=off"
 

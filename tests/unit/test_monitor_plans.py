@@ -141,6 +141,17 @@ def test_cloud_hypervisor_with_everything() -> None:
     )
 
 
+def test_a_virtio_console_where_the_monitor_has_one() -> None:
+    request = LINUX._replace(initrd=True, guest=LINUX.guest._replace(console="virtio"))
+    argv = monitors.plan(on("cloud-hypervisor", request), facts("/opt/ch")).argv
+    at = argv.index("--serial")
+    assert argv[at : at + 4] == ("--serial", "off", "--console", "tty")
+    assert argv[-1].startswith("panic=-1 console=hvc0 quiet ")
+    for monitor in ("firecracker", "uml"):
+        with pytest.raises(InvalidArgument, match=f"the monitor {monitor} has no virtio console"):
+            monitors.plan(on(monitor, request._replace(vcpus=1)), facts("/m"))
+
+
 @pytest.mark.parametrize("value", ["a,readonly=on", "", "a b", 'a"', "[1]", "a\n"])
 def test_a_value_that_would_add_a_key_is_refused(value: str) -> None:
     with pytest.raises(InvalidArgument, match="cannot be given to Cloud Hypervisor"):

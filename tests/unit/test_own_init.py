@@ -79,6 +79,17 @@ def test_what_it_is_told() -> None:
     assert texts == ["h:web", "w:/work", "u:1000", "p:77", "d:/dev/ubda", "t:ext4", "r:", "a:x", ""]
 
 
+def test_the_console_that_is_there_with_its_driver() -> None:
+    request = REQUEST._replace(guest=CONFIG._replace(console="virtio"))
+    with ExitStack() as stack:
+        complete_request, fd = complete(request, -1, stack)
+        told = unpacked(os.pread(fd, 1 << 20, 0))["unikeel.conf"][1]
+        argv = monitors.plan(complete_request, Facts("/m", (9, 0), (), "")).argv
+    assert told.startswith(b"c:/dev/hvc0\0h:web\0")
+    assert argv[-1] == "panic=-1 console=hvc0 quiet rdinit=/init"
+    assert "-serial" not in argv
+
+
 def test_what_cannot_be_told() -> None:
     with pytest.raises(InvalidArgument, match="names no program to run"):
         own_init.settings(REQUEST._replace(args=()), "/dev/vda")

@@ -136,7 +136,7 @@ def test_files_are_added_behind_an_initrd_that_is_the_root() -> None:
 
 def test_the_server_is_confined_as_a_monitor_is_but_for_what_serving_takes() -> None:
     plan = file_server.plan("/bin/sh")
-    request = file_server.sandbox(file_server.Server("c.fs0", "/root", "/unikeel-c.fs0", 1024), plan)
+    request = file_server.sandbox(file_server.Server("c.fs0", "/root", "/unikeel-c.fs0", 1024, 64), plan)
     spec = build(request)
     process = spec["process"]
     assert isinstance(process, dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
@@ -96,3 +97,46 @@ def test_what_a_guest_cannot_be_given_is_refused_unless_it_can_do_without() -> N
     assert refused.value.hint == "say org.unikeel.volumes=optional if the guest can do without"
     found = _decide(_GENERIC, _spec(*_POD, _DATA, annotations={"org.unikeel.volumes": "optional"}))
     assert len(found.left_out) == 3
+
+
+def _raw(path: str, major: int, minor: int, kind: str = "b") -> dict[str, Any]:
+    return {"path": path, "type": kind, "major": major, "minor": minor}
+
+
+def _devices(*rules: dict[str, Any]) -> Spec:
+    devices = [
+        _raw("/dev/xvda", 7, 1),
+        _raw("/dev/xvdb", 7, 2),
+        _raw("/dev/fuse", 10, 229, "c"),
+        _raw("/dev/null", 1, 3, "c"),
+    ]
+    resources = {"devices": [{"allow": False, "access": "rwm"}, *rules]}
+    return _spec(linux={"devices": devices, "resources": resources})
+
+
+_READ: dict[str, Any] = {"allow": True, "type": "b", "major": 7, "minor": 2, "access": "rm"}
+_WRITE: dict[str, Any] = {"allow": True, "type": "b", "major": 7, "minor": 1, "access": "rwm"}
+
+
+def test_block_devices_that_are_named_reach_a_guest_that_can_be_told_what_they_are_called() -> None:
+    spec = _devices(_WRITE, _READ)
+    one = Volume("/dev/xvda", "/dev/xvda", disk=True, number=os.makedev(7, 1))
+    other = Volume("/dev/xvdb", "/dev/xvdb", read_only=True, disk=True, number=os.makedev(7, 2))
+    assert spec.blocks == (one, other)
+    told = _decide(_DEFAULT, spec)
+    assert told.volumes == (one, other)
+    assert told.left_out == ("devices are left out: /dev/fuse: guests have devices of their own",)
+    left = _decide(_INITRD, spec)
+    assert left.volumes == ()
+    assert left.left_out == ("devices are left out: /dev/xvda, /dev/xvdb, /dev/fuse: guests have devices of their own",)
+
+
+def test_a_privileged_container_s_devices_are_the_host_s() -> None:
+    assert _devices({"allow": True, "access": "rwm"}).blocks == ()
+    assert _devices({"allow": True, "type": "a", "access": "rwm"}).blocks == ()
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 20, "1", True])
+def test_a_device_s_number_that_is_none_is_refused(number: object) -> None:
+    with pytest.raises(InvalidArgument):
+        _spec(linux={"devices": [{"path": "/dev/x", "type": "b", "major": 1, "minor": number}]})

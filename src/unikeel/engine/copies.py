@@ -1,5 +1,7 @@
 """Volumes as copies, where nothing can be shared: files and directories that are small, read once at the start; what the guest writes to a copy is lost with it.
 
+What is not as a user may think is told: copies that were to be written to, and sockets, fifos and devices, of which there is no copy; a volume that is needed and has some is refused.
+
 They go into the guest's initrd, or, of a guest that only mounts disks, each directory onto a read-only disk in memory, an ext4 file system of our own writing.
 """
 
@@ -26,6 +28,8 @@ from unikeel.values import NamedTuple
 if TYPE_CHECKING:
     from unikeel.snapshots.ext4 import Node
 
+#: The most things that a message names.
+_NAMED: Final = 5
 _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -34,7 +38,7 @@ class Files(NamedTuple):
 
     files: tuple[tuple[str, File], ...]
     mounted: tuple[Mounted, ...]
-    left_out: tuple[str, ...]
+    told: tuple[str, ...]
 
 
 class Disks(NamedTuple):
@@ -42,13 +46,14 @@ class Disks(NamedTuple):
 
     extra: tuple[Attached, ...]
     fds: tuple[int, ...]
-    left_out: tuple[str, ...]
+    told: tuple[str, ...]
 
 
 class _Budget:
-    """What may still be copied."""
+    """What may still be copied, and what a user is to be told, a sentence each."""
 
     def __init__(self) -> None:
+        self.told: list[str] = []
         self.bytes = FILES_LIMIT
         self.count = COUNT_LIMIT
 
@@ -70,18 +75,19 @@ def files(volumes: Sequence[Volume], *, apart: bool) -> Files:
     budget = _Budget()
     found: list[tuple[str, File]] = []
     mounted: list[Mounted] = []
-    left_out: list[str] = []
     for number, volume in enumerate(volumes):
         place = f"{COPIES}/{number}" if apart else volume.target
         try:
             copied = list(_copied(volume, place, budget))
         except InvalidArgument as error:
-            left_out.append(_told(volume, error))
+            budget.told.append(_told(volume, error))
             continue
         found += copied
+        if not volume.read_only:
+            budget.told.append(f"the guest has a copy of the volume at {volume.target}: what it writes there is lost")
         if apart:
             mounted.append(Mounted(str(number), volume.target, volume.read_only))
-    return Files(tuple(found), tuple(mounted), tuple(left_out))
+    return Files(tuple(found), tuple(mounted), tuple(budget.told))
 
 
 def disks(volumes: Sequence[Volume], stack: ExitStack) -> Disks:
@@ -89,16 +95,17 @@ def disks(volumes: Sequence[Volume], stack: ExitStack) -> Disks:
     budget = _Budget()
     extra: list[Attached] = []
     fds: list[int] = []
-    left_out: list[str] = []
     for number, volume in enumerate(volumes):
         try:
             made = stack.enter_context(_disk(volume, budget))
         except InvalidArgument as error:
-            left_out.append(_told(volume, error))
+            budget.told.append(_told(volume, error))
             continue
+        if not volume.read_only:
+            budget.told.append(f"the guest has a copy of the volume at {volume.target}, and cannot write to it")
         extra.append(Attached(DiskSpec("raw", read_only=True, id=f"copy{number}"), volume.target))
         fds.append(made.fileno())
-    return Disks(tuple(extra), tuple(fds), tuple(left_out))
+    return Disks(tuple(extra), tuple(fds), tuple(budget.told))
 
 
 def _told(volume: Volume, error: InvalidArgument) -> str:
@@ -130,15 +137,29 @@ def _copied(volume: Volume, place: str, budget: _Budget) -> Iterator[tuple[str, 
             yield place, _content(volume.source, file, info, budget)
         elif stat.S_ISDIR(info.st_mode):
             yield place, File(b"", stat.S_IMODE(info.st_mode), stat.S_IFDIR, (info.st_uid, info.st_gid))
-            yield from _directory(volume.source, file, place, budget)
+            odd: list[str] = []
+            yield from _directory(volume.source, file, place, budget, odd)
+            if odd:
+                _refuse_or_tell(volume, odd, budget)
         else:
             raise InvalidArgument(
                 f"the volume {quote(volume.source)} is neither a file nor a directory, and this guest can only be given copies of those"
             )
 
 
-def _directory(source: str, top: OwnedFd, place: str, budget: _Budget) -> Iterator[tuple[str, File]]:
-    """What is in a directory: files, links and directories. No link is followed."""
+def _refuse_or_tell(volume: Volume, odd: Sequence[str], budget: _Budget) -> None:
+    """What is to become of a directory with sockets, fifos or devices in it. :raise InvalidArgument: it is needed."""
+    named = ", ".join(quote(path) for path in odd[:_NAMED]) + (", …" if odd[_NAMED:] else "")
+    text = f"{named} in the volume {quote(volume.source)} cannot be copied, being a socket, a fifo or a device"
+    if not volume.optional:
+        raise InvalidArgument(
+            f"{text}, and this guest can only be given copies", "boot the image with --guest linux --kernel default"
+        )
+    budget.told.append(f"{text}: the guest has the volume at {volume.target} without")
+
+
+def _directory(source: str, top: OwnedFd, place: str, budget: _Budget, odd: list[str]) -> Iterator[tuple[str, File]]:
+    """What is in a directory: files, links and directories. No link is followed. Into ``odd``: the paths of what is none of these."""
     waiting = [("", top.duplicate())]
     try:
         while waiting:
@@ -156,7 +177,8 @@ def _directory(source: str, top: OwnedFd, place: str, budget: _Budget) -> Iterat
                         )
                         continue
                     if not stat.S_ISREG(info.st_mode) and not stat.S_ISDIR(info.st_mode):
-                        continue  # a socket, a fifo or a device of the host has no content
+                        odd.append(path)  # a socket, a fifo or a device of the host has no content
+                        continue
                     child = OwnedFd(os.open(name, _OPEN | os.O_NOFOLLOW, dir_fd=directory.fileno()))
                     if stat.S_ISDIR(info.st_mode):
                         budget.take(0)

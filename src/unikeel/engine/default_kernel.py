@@ -23,6 +23,8 @@ DRIVERS: Final = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "crc3
 SHARE_DRIVERS: Final = {"virtiofs": ("virtiofs",), "9p": ("9pnet_virtio", "9p")}
 #: What file systems of further disks take; those that are not here are ext4, or built in.
 DISK_DRIVERS: Final = {"xfs": ("xfs",), "btrfs": ("btrfs",), "erofs": ("erofs",), "squashfs": ("squashfs",)}
+#: What a virtio console takes.
+CONSOLE_DRIVERS: Final = ("virtio_console",)
 #: Kernels after 6.14 have it built into their library under another name.
 _OPTIONAL: Final = ("crc32c_generic",)
 _PREFIX: Final = "vmlinuz-"

@@ -10,8 +10,8 @@ from unikeel.engine.settings import Options
 from unikeel.engine.timeline import Timeline
 from unikeel.errors import BadContent, InvalidArgument
 from unikeel.images.manifests import Image
-from unikeel.model.image_fields import NO_BINARY, GuestConfig
-from unikeel.model.names import quote
+from unikeel.model.image_fields import FIELDS, NO_BINARY, OWN_PREFIX, GuestConfig
+from unikeel.model.names import quote, unknown_hint
 
 #: The largest file of an image that is read for its configuration, in bytes.
 _LARGEST = 1 << 20
@@ -24,6 +24,7 @@ def guest_config(services: Services, image: Image, options: Options, parent: str
     """
     from unikeel.model.image_config import choose
 
+    _check_annotations(options)
     if options.guest or options.kernel:
         return _from_options(options)
 
@@ -38,6 +39,14 @@ def guest_config(services: Services, image: Image, options: Options, parent: str
             "run it as a microVM with --guest linux --kernel default, or build a unikernel image with `unikeel image build`",
         )
     return guest._replace(monitor=options.monitor) if options.monitor else guest
+
+
+def _check_annotations(options: Options) -> None:
+    """See that annotations of ours mean something: a misspelt one must not be passed over. Images may have those of tasks, which mean nothing here."""
+    for key, _ in options.annotations:
+        if key.startswith(OWN_PREFIX) and key not in FIELDS:
+            known = [name for name in FIELDS if name.startswith(OWN_PREFIX)]
+            raise InvalidArgument(f"the annotation {quote(key)} is unknown here", unknown_hint(key, known))
 
 
 def _from_options(options: Options) -> GuestConfig:

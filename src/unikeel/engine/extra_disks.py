@@ -121,6 +121,8 @@ def of_image(spec: DiskSpec, found: dict[FileRole, int], image: int, target: str
 
 
 def _open(volume: Volume, number: int, taker: Taker, stack: ExitStack) -> tuple[Attached, int]:
+    if volume.number:
+        return _open_raw(volume, number, taker, stack)
     try:
         info = os.stat(volume.source)
         if stat.S_ISBLK(info.st_mode):
@@ -143,6 +145,19 @@ def _open(volume: Volume, number: int, taker: Taker, stack: ExitStack) -> tuple[
     return Attached(spec, volume.target, kind), file.fileno()
 
 
+def _open_raw(volume: Volume, number: int, taker: Taker, stack: ExitStack) -> tuple[Attached, int]:
+    """A device that is not mounted, whatever is on it."""
+    try:
+        file = stack.enter_context(_by_node(volume, volume.number, taker))
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise _busy(volume) from None
+        raise NotFound(f"the block device {quote(volume.source)} cannot be opened: {error.strerror}") from None
+    return Attached(
+        DiskSpec("raw", read_only=volume.read_only, device=True, id=f"vol{number}"), volume.target, ""
+    ), file.fileno()
+
+
 def _busy(volume: Volume) -> FailedPrecondition:
     return FailedPrecondition(
         f"the disk {quote(volume.source)} is in use: it is mounted, or another guest has it",
@@ -155,27 +170,29 @@ def _busy(volume: Volume) -> FailedPrecondition:
 
 def _device(volume: Volume, info: os.stat_result, taker: Taker) -> OwnedFd:
     """A block device, exclusively if it is to be written to. :raise OSError: EBUSY if somebody has it."""
-    if not taker.reopens:
-        return _claimed(volume, volume.source, info)
-    # A node of its own, for the monitor's user, and gone as soon as it is open: the host's own is the host's.
+    return _by_node(volume, info.st_rdev, taker) if taker.reopens else _claimed(volume, volume.source, info.st_rdev)
+
+
+def _by_node(volume: Volume, number: int, taker: Taker) -> OwnedFd:
+    """The device by a node of its own, for the monitor's user, and gone as soon as it is open: the host's own, if there is one, is the host's."""
     path = os.path.join(taker.directory, "disk")
     if os.path.lexists(path):
         os.unlink(path)
-    os.mknod(path, stat.S_IFBLK | 0o600, info.st_rdev)
+    os.mknod(path, stat.S_IFBLK | 0o600, number)
     try:
         os.chown(path, taker.uid, taker.uid)
-        return _claimed(volume, path, info)
+        return _claimed(volume, path, number)
     finally:
         os.unlink(path)
 
 
-def _claimed(volume: Volume, path: str, info: os.stat_result) -> OwnedFd:
+def _claimed(volume: Volume, path: str, number: int) -> OwnedFd:
     if not volume.read_only:
         return OwnedFd(os.open(path, os.O_RDWR | os.O_EXCL | _FLAGS))
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_EXCL | _FLAGS))
     except OSError as error:
-        if error.errno != errno.EBUSY or not _is_mounted_read_only(info.st_rdev):
+        if error.errno != errno.EBUSY or not _is_mounted_read_only(number):
             raise
     return OwnedFd(os.open(path, os.O_RDONLY | _FLAGS))
 

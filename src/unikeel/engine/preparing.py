@@ -246,6 +246,7 @@ def boot_default_kernel(services: Services, request: LaunchRequest, stack: ExitS
     opened = stack.enter_context(default_kernel.open_image(kernel))
     more = {driver for share in request.shares for driver in default_kernel.SHARE_DRIVERS[share.kind]}
     more |= {driver for disk in request.extra for driver in default_kernel.DISK_DRIVERS.get(disk.file_system, ())}
+    more.update(default_kernel.CONSOLE_DRIVERS if request.virtio_console else ())
     return request._replace(own=default_kernel.own_init(kernel, sorted(more))), opened.fileno()
 
 
@@ -270,8 +271,11 @@ def _shared(
         way=Way(settings.way),
         volumes_kind=settings.volumes_share,
         own_init=bool(settings.guest.kernel),
+        memory_mib=settings.memory_mib,
     )
     found = sharing.share(services, wanted, stack)
+    for text in found.told:
+        services.notice(f"{container.name}: {text}")
     failpoint("start.shared")
     return (
         request._replace(shares=found.shares, volumes=found.volumes, added=found.added, extra=found.extra),

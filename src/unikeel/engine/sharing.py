@@ -56,6 +56,10 @@ class Wanted(NamedTuple):
     volumes_kind: str = ""
     #: It boots with our own init, which mounts copies from its initrd.
     own_init: bool = False
+    #: The cgroup that a caller wants the monitor in, which its file servers are beside; empty: one of our own.
+    cgroup: str = ""
+    #: The guest's memory in MiB.
+    memory_mib: int = 0
 
 
 class Shared(NamedTuple):
@@ -65,8 +69,8 @@ class Shared(NamedTuple):
     fds: tuple[int, ...] = ()
     volumes: tuple[Mounted, ...] = ()
     added: tuple[tuple[str, File], ...] = ()
-    #: Why optional volumes are left out, a sentence each.
-    left_out: tuple[str, ...] = ()
+    #: Why optional volumes are left out, and what else is not as a user may think, a sentence each.
+    told: tuple[str, ...] = ()
     #: Disks that are copies, and their descriptors.
     extra: tuple[Attached, ...] = ()
     extra_fds: tuple[int, ...] = ()
@@ -104,9 +108,9 @@ def _copied(wanted: Wanted, stack: ExitStack) -> Shared:
 
     if wanted.way is Way.COPIES:
         disks = copies.disks(wanted.volumes, stack)
-        return Shared(extra=disks.extra, extra_fds=disks.fds, left_out=disks.left_out)
+        return Shared(extra=disks.extra, extra_fds=disks.fds, told=disks.told)
     found = copies.files(wanted.volumes, apart=wanted.own_init)
-    return Shared(added=found.files, volumes=found.mounted, left_out=found.left_out)
+    return Shared(added=found.files, volumes=found.mounted, told=found.told)
 
 
 def _part(path: str, volume: Volume, kind: str, uid: int, stack: ExitStack) -> trees.Part:
@@ -162,18 +166,21 @@ def _serve(services: Services, wanted: Wanted, so_far: Shared, tree: OwnedFd, sh
     if share.kind == "9p":
         fd = stack.enter_context(tree.duplicate()).fileno()
     else:
-        fd = _start_server(services, wanted.ident, share, tree, stack)
+        fd = _start_server(services, wanted, share, tree, stack)
     return so_far._replace(shares=(*so_far.shares, share), fds=(*so_far.fds, fd))
 
 
-def _start_server(services: Services, ident: str, share: Share, tree: OwnedFd, stack: ExitStack) -> int:
+def _start_server(services: Services, wanted: Wanted, share: Share, tree: OwnedFd, stack: ExitStack) -> int:
     """A server of a directory, in its sandbox; the descriptor of a connection to it."""
+    from unikeel.sandbox.carrying import is_systemd
+    from unikeel.sandbox.cgroups import beside
     from unikeel.sandbox.spec import build
 
-    plan = file_server.plan(file_server.find(services.config.monitor_virtiofsd_path))
+    ident, plan = wanted.ident, file_server.plan(file_server.find(services.config.monitor_virtiofsd_path))
     name = f"{ident}.{_SERVERS[share.tag]}"
     prepare_root(services.layout.sandbox_root, plan.binds)
-    server = file_server.Server(name, services.layout.sandbox_root, remains.cgroup_path(name), _most_files())
+    cgroup = beside(wanted.cgroup, name)
+    server = file_server.Server(name, services.layout.sandbox_root, cgroup, _most_files(), wanted.memory_mib)
     directory = services.layout.container(ident)
     bundle = os.path.join(directory, _SERVERS[share.tag])
     remove_tree(bundle)
@@ -185,7 +192,8 @@ def _start_server(services: Services, ident: str, share: Share, tree: OwnedFd, s
     with closing(listen(directory, os.path.basename(path))) as listener:
         ours = stack.enter_context(_connected(directory, os.path.basename(path)))
         os.unlink(path)
-        said = services.sandboxes.run_detached(name, bundle, (listener.fileno(), tree.fileno()), mark=ident)
+        fds = (listener.fileno(), tree.fileno())
+        said = services.sandboxes.run_detached(name, bundle, fds, mark=ident, systemd=is_systemd(cgroup))
     failpoint("share.started")
     if said:
         raise FailedPrecondition(f"the file server for {share.tag} of {ident} does not start: {said}")
@@ -213,6 +221,17 @@ def _most_files() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
+def _cgroup(bundle: str) -> str:
+    """Where the cgroup of a file server is, as its bundle says; empty: it does not, so that nothing was started by it."""
+    from unikeel.sandbox.cgroups import path_of
+
+    try:
+        with open(os.path.join(bundle, "config.json"), "rb") as file:
+            return path_of(str(json.loads(file.read())["linux"]["cgroupsPath"]))
+    except (OSError, ValueError):
+        return ""
+
+
 def remove(services: Services, layout: Layout, ident: str) -> None:
     """Take the file servers of a container away, however far they had come; none is fine. :raise Unavailable: one does not die."""
     for suffix in SERVERS:
@@ -222,7 +241,7 @@ def remove(services: Services, layout: Layout, ident: str) -> None:
         if os.path.isdir(os.path.join(layout.runtime_state, name)):
             services.sandboxes.delete(name)
         failpoint("share.deleted")
-        remains.remove_cgroups(name)
+        remains.remove_cgroups(name, _cgroup(bundle))
         remove_tree(os.path.join(layout.runtime_state, name))
         path = os.path.join(layout.container(ident), f"{suffix}.sock")
         if os.path.lexists(path):

@@ -44,6 +44,8 @@ _ROOT_FLAGS: Final = "trans=virtio,version=9p2000.L,msize=5000000,cache=mmap,pos
 #: Firecracker ends when the guest resets by the keyboard controller, which no firmware of its tells the kernel (docs/getting-started.md).
 _BOARDS: Final = {"firecracker": _Board(more=("reboot=k",)), "uml": _Board("tty0", "/dev/ubda")}
 _USUAL: Final = _Board()
+#: The first virtio console (drivers/tty/hvc).
+VIRTIO_CONSOLE: Final = "hvc0"
 
 _SPACES: Final = frozenset(b" \t\n\v\f\r\xa0")
 _HOSTNAME: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.")
@@ -77,7 +79,8 @@ class Linux:
     def added(self, request: LaunchRequest) -> Added:
         """Our own init with all that it needs; or ``urunit``'s configuration, in an archive after the image's initrd, or as the initrd where the image has none."""
         if request.own is not None:
-            return Added(archive=own_init.archive(request, _board(request).disk))
+            console = f"/dev/{VIRTIO_CONSOLE}" if request.virtio_console else ""
+            return Added(archive=own_init.archive(request, _board(request).disk, console))
         files = dict(request.added)
         if _is_configured(request):
             content = urunit.configuration(request)
@@ -94,7 +97,8 @@ class Linux:
 
 
 def _board(request: LaunchRequest) -> _Board:
-    return _BOARDS.get(request.guest.monitor, _USUAL)
+    board = _BOARDS.get(request.guest.monitor, _USUAL)
+    return board._replace(console=VIRTIO_CONSOLE) if request.virtio_console else board
 
 
 def _words(request: LaunchRequest) -> Iterator[str]:

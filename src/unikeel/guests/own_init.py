@@ -26,23 +26,24 @@ _FILE_SYSTEM: Final = "ext4"
 MOUNT_OPTIONS: Final = {"virtiofs": "", "9p": "trans=virtio,version=9p2000.L,msize=512000,cache=mmap"}
 
 
-def archive(request: LaunchRequest, disk: str) -> bytes:
+def archive(request: LaunchRequest, disk: str, console: str = "") -> bytes:
     """The archive, for a request that has :attr:`~unikeel.model.plan.LaunchRequest.own`.
 
-    :param disk: what the first disk is called in the guest, with an ``a`` at its end. :raises InvalidArgument: there is no program to run, or a value has a NUL.
+    :param disk: what the first disk is called in the guest, with an ``a`` at its end. :param console: the guest's console, if it is there only with its driver.
+    :raises InvalidArgument: there is no program to run, or a value has a NUL.
     """
     own = request.own
     assert own is not None
     files = {
         "/init": cpio.File(own.program, 0o755),
-        SETTINGS: cpio.File(settings(request, disk), 0o400),
+        SETTINGS: cpio.File(settings(request, disk, console), 0o400),
         **{f"{MODULES}/{name}": cpio.File(data, 0o400) for name, data in own.modules},
         **dict(request.added),
     }
     return cpio.archive(files)
 
 
-def settings(request: LaunchRequest, disk: str) -> bytes:
+def settings(request: LaunchRequest, disk: str, console: str = "") -> bytes:
     """What the init is told; parameters and errors as of :func:`archive`."""
     if not request.args:
         raise InvalidArgument(
@@ -50,10 +51,12 @@ def settings(request: LaunchRequest, disk: str) -> bytes:
         )
     if len(request.args) > WORDS_LIMIT or len(request.env) > WORDS_LIMIT:
         raise InvalidArgument(f"a guest takes at most {WORDS_LIMIT} arguments and as many variables")
-    return b"".join(_text(letter, value) for letter, value in _texts(request, disk))
+    return b"".join(_text(letter, value) for letter, value in _texts(request, disk, console))
 
 
-def _texts(request: LaunchRequest, disk: str) -> Iterator[tuple[str, str]]:
+def _texts(request: LaunchRequest, disk: str, console: str) -> Iterator[tuple[str, str]]:
+    if console:
+        yield ("c", console)
     yield from (("h", request.hostname), ("w", request.workdir), ("u", str(request.uid)), ("p", str(request.gid)))
     root = request.share(ROOT_SHARE)
     if root is not None:
@@ -84,7 +87,7 @@ def _texts(request: LaunchRequest, disk: str) -> Iterator[tuple[str, str]]:
 
 
 def _mounted(request: LaunchRequest, disk: str) -> list[Mounted]:
-    """Volumes and disks, what is beneath another after it. A disk's name is its device, a comma and its file system."""
+    """Volumes and disks, what is beneath another after it. A disk's name is its device, a comma and its file system, if it is to be mounted."""
     first = ord(disk[-1]) + (request.disk is not None)
     disks = [
         Mounted(f"{disk[:-1]}{chr(letter)},{extra.file_system}", extra.target, extra.disk.read_only)

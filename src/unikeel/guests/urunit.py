@@ -59,10 +59,11 @@ def _lines(request: LaunchRequest) -> Iterator[str]:
             raise InvalidArgument(f"{quote(variable)} is not an environment variable", "write NAME=value")
         yield variable
     yield from ("UEE", "UCS", f"UID:{request.uid}", f"GID:{request.gid}", f"WD:{request.workdir}", "UCE")
-    if not request.extra:
+    mounted = [disk for disk in request.extra if disk.file_system]
+    if not mounted:
         return
     yield "UBS"
-    for disk in request.extra:
+    for disk in mounted:
         yield from (f"ID:{disk_id(request, disk)}", f"MP:{disk.target}")
     yield "UBE"
 

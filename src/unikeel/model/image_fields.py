@@ -41,6 +41,8 @@ class GuestConfig(NamedTuple):
     block_device: str = ""
     #: ``default``: the host's kernel boots it, with our init; :attr:`binary` says nothing then.
     kernel: str = ""
+    #: What the guest's console is: ``virtio``, which its kernel has a driver for, ``serial``, or an empty string for no wish (a serial port).
+    console: str = ""
 
 
 def _text(value: str) -> str:
@@ -126,6 +128,7 @@ FIELDS: Final[dict[str, Field]] = {
     PREFIX + "solo5NetDev": Field("net_device", _device),
     PREFIX + "solo5BlkDev": Field("block_device", _device),
     OWN_PREFIX + "kernel": Field("kernel", _one_of("default")),
+    OWN_PREFIX + "console": Field("console", _one_of("serial", "virtio")),
 }
 #: Without all of these, annotations are not a configuration.
 REQUIRED: Final = (PREFIX + "unikernelType", PREFIX + "hypervisor", PREFIX + "binary")

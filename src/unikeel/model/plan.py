@@ -146,7 +146,7 @@ class Share(NamedTuple):
 
 
 class Attached(NamedTuple):
-    """A further disk of the guest's, where it is to be mounted, and the file system in it, such as ``ext4``."""
+    """A further disk of the guest's, where it is to be mounted, and the file system in it, such as ``ext4``; without one, ``target`` is what the device is called."""
 
     disk: DiskSpec
     target: str
@@ -274,6 +274,11 @@ class LaunchRequest(NamedTuple):
     added: tuple[tuple[str, File], ...] = ()
     #: Disks beyond that of the root, in the order in which the guest finds them.
     extra: tuple[Attached, ...] = ()
+
+    @property
+    def virtio_console(self) -> bool:
+        """The guest's console is virtio's, not a serial port."""
+        return self.guest.console == "virtio"
 
     def share(self, tag: str) -> Share | None:
         """The share with this tag."""

@@ -20,6 +20,8 @@ class Volume(NamedTuple):
     optional: bool = False
     #: The source is a block device, or a file with a disk's content: the guest gets it as a disk of its own and mounts what is in it.
     disk: bool = False
+    #: Of a block device that the guest has as a device at ``target``, and does not mount: its number (st_rdev), which alone says which it is. 0: it is none.
+    number: int = 0
 
 
 def parse(text: str) -> Volume:

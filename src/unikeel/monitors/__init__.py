@@ -59,4 +59,9 @@ def plan(request: LaunchRequest, facts: Facts) -> LaunchPlan:
     kind, of = monitor(request.guest.monitor), guest(request.guest.type)
     if request.guest.type not in PAIRS[request.guest.monitor]:
         raise InvalidArgument(f"monitor {request.guest.monitor!r} cannot run guest {request.guest.type!r}")
+    if request.virtio_console and not kind.traits.virtio_console:
+        raise InvalidArgument(
+            f"the monitor {request.guest.monitor} has no virtio console",
+            "leave org.unikeel.console out, or choose another monitor",
+        )
     return kind.plan(request, of, facts)

@@ -1,8 +1,8 @@
 """Cloud Hypervisor: from a launch request to its arguments. It needs KVM.
 
 Options: ``cloud-hypervisor --help`` and its docs (device_model.md, api.md). It inherits everything as a descriptor: kernel, initrd and disk are opened anew
-by their numbers, the tap and the API's listening socket used as they are. The guest's serial port is its standard input and output, its virtio console
-is off. Values in its key=value syntax hold only numbers and addresses, which are checked; a comma in one would begin another key.
+by their numbers, the tap and the API's listening socket used as they are. The guest's serial port is its standard input and output, or its virtio console
+is, and the other one is off. Values in its key=value syntax hold only numbers and addresses, which are checked; a comma in one would begin another key.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class CloudHypervisor:
     """The monitor ``cloud-hypervisor``."""
 
     name = "cloud-hypervisor"
-    traits = Traits(networks=("tap",), disks=("raw",), shared=(), accels=("kvm",), queues=True)
+    traits = Traits(networks=("tap",), disks=("raw",), shared=(), accels=("kvm",), queues=True, virtio_console=True)
 
     def probe(self, path: str, cache: str) -> Facts:
         """See :meth:`unikeel.monitors.contract.Monitor.probe`."""
@@ -83,7 +83,8 @@ def plain(value: str) -> str:
 def _arguments(request: LaunchRequest, cmdline: str, numbers: dict[FileRole, int]) -> Iterator[str]:
     yield from ("--api-socket", f"fd={numbers[FileRole.API]}")
     yield from ("--cpus", f"boot={request.vcpus}", "--memory", f"size={request.memory_mib}M")
-    yield from ("--serial", "tty", "--console", "off", "--seccomp", "true")
+    serial, virtio = ("off", "tty") if request.virtio_console else ("tty", "off")
+    yield from ("--serial", serial, "--console", virtio, "--seccomp", "true")
     disks = [_disk(request.disk, numbers[FileRole.DISK])] if request.disk is not None else []
     disks += [
         f"{_disk(extra.disk, number)},serial={plain(extra.disk.id)}"

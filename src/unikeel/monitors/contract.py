@@ -43,6 +43,8 @@ class Traits(NamedTuple):
     halts: bool = False
     #: It opens kernel, initrd and disks anew by their numbers, as its own user.
     reopens: bool = True
+    #: It can give its guest a virtio console in place of a serial port.
+    virtio_console: bool = False
 
 
 class Monitor(Protocol):

@@ -60,6 +60,7 @@ class Qemu:
         queues=True,
         halts=True,
         reopens=False,
+        virtio_console=True,
     )
 
     def probe(self, path: str, cache: str) -> Facts:
@@ -115,6 +116,11 @@ def _check(request: LaunchRequest) -> None:
     for what, value, known in (("machine", request.machine, _MACHINES), ("accelerator", request.accel, ACCELERATORS)):
         if value not in known:
             raise InvalidArgument(f"QEMU's {what} {quote(value)} is unknown here", f"known: {', '.join(known)}")
+    if request.guest.type == "linux" and (request.machine, request.accel) == ("microvm", "tcg"):
+        raise InvalidArgument(
+            "without KVM, Linux does not come up on QEMU's machine microvm whenever it cannot measure its clock there",
+            "leave --machine and monitor.machine out, or say q35",
+        )
     for disk in (request.disk, *(extra.disk for extra in request.extra)):
         if disk is not None:
             _check_disk(disk)
@@ -175,9 +181,8 @@ def _arguments(request: LaunchRequest, guest: Guest, numbers: dict[FileRole, int
     yield from (
         "-chardev",
         f"socket,id=console,fd={numbers[FileRole.CONSOLE]},server=on,wait=on",
-        "-serial",
-        "chardev:console",
     )
+    yield from _console(transport) if request.virtio_console else ("-serial", "chardev:console")
     yield from _disks(request, transport, numbers)
     if request.network is not None:
         yield from _network(request.network, transport, numbers, modern=guest.modern)
@@ -189,6 +194,11 @@ def _arguments(request: LaunchRequest, guest: Guest, numbers: dict[FileRole, int
         yield from ("-initrd", f"/proc/self/fd/{numbers[FileRole.INITRD]}")
     if cmdline:
         yield from ("-append", cmdline)
+
+
+def _console(transport: str) -> Iterator[str]:
+    """A virtio console. With one port there are no messages about ports: it is there as soon as its driver is."""
+    yield from ("-device", f"virtio-serial-{transport},max_ports=1", "-device", "virtconsole,chardev=console")
 
 
 class _Nodes(NamedTuple):

@@ -19,6 +19,7 @@ UNIFIED: Final = ""
 #: The first version of cgroups writes a number near 2 to the power of 63 for no limit.
 _NO_LIMIT: Final = 1 << 60
 _READ: Final = 256 << 10
+_PREFIX: Final = "unikeel"
 _FREEZE_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 0.002
 
@@ -105,6 +106,24 @@ def limit_above(cgroup: str) -> int | None:
 def _slice_path(name: str) -> str:
     words = name.removesuffix(".slice").split("-")
     return "/".join("-".join(words[: count + 1]) + ".slice" for count in range(len(words)))
+
+
+def beside(cgroup: str, name: str) -> str:
+    """The cgroup of something that belongs to a sandbox, next to that one's, such as in the pod's: in the form that the sandbox's has.
+
+    :param cgroup: the sandbox's, as a caller gives it; empty: it has one at the top. :param name: of a sandbox of ours.
+    """
+    if cgroup.count(":") == 2:
+        return f"{cgroup.partition(':')[0]}:{_PREFIX}:{name}"
+    return os.path.join("/", os.path.dirname(cgroup.rstrip("/")), f"{_PREFIX}-{name}")
+
+
+def path_of(cgroup: str) -> str:
+    """Where a cgroup is, beneath each hierarchy's root; systemd makes a scope for ``slice:prefix:name`` (systemd.scope(5))."""
+    if cgroup.count(":") != 2:
+        return cgroup
+    above, prefix, name = cgroup.split(":")
+    return f"/{_slice_path(above)}/{prefix}-{name}.scope"
 
 
 def freeze(cgroups: Mapping[str, str]) -> None:

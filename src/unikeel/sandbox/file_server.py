@@ -46,13 +46,15 @@ FILES: Final = 1 << 19
 
 
 class Server(NamedTuple):
-    """One file server: its sandbox's name, its bundle's root, the container's cgroup for it."""
+    """One file server: its sandbox's name, its bundle's root, its cgroup, which is beside the monitor's."""
 
     ident: str
     root: str
     cgroup: str
     #: The most open files that we may give it.
     files: int
+    #: The guest's, in MiB: what the server is the first to touch of it, as when it reads into it, the kernel counts as the server's.
+    memory_mib: int
 
 
 def find(path: str) -> str:
@@ -92,7 +94,7 @@ def sandbox(server: Server, plan: LaunchPlan) -> SandboxRequest:
         cgroup=server.cgroup,
         uid=0,
         vcpus=1,
-        allowance=_MEMORY,
+        allowance=_MEMORY + (server.memory_mib << 20),
         capabilities=_CAPABILITIES,
         files=min(FILES, server.files),
     )

@@ -26,17 +26,20 @@ def cgroup_path(ident: str) -> str:
     return f"/unikeel-{ident}"
 
 
-def cgroups(ident: str) -> list[str]:
-    """The directories of a container's cgroup that exist, in all hierarchies (one with cgroup2)."""
+def cgroups(path: str) -> list[str]:
+    """The directories of a cgroup that exist, in all hierarchies (one with cgroup2)."""
     hierarchies = (_CGROUPS, *(f"{_CGROUPS}/{name}" for name in _entries(_CGROUPS)))
     # In the keeper's mount namespace there may be an ordinary directory among them.
     real = (place for place in hierarchies if os.path.exists(f"{place}/cgroup.procs"))
-    return [place + cgroup_path(ident) for place in real if os.path.isdir(place + cgroup_path(ident))]
+    return [place + path for place in real if os.path.isdir(place + path)]
 
 
-def remove_cgroups(ident: str) -> None:
-    """Kill what is in a container's cgroups, and remove them. :raise Unavailable: something in them does not die."""
-    for place in cgroups(ident):
+def remove_cgroups(ident: str, path: str = "") -> None:
+    """Kill what is in a container's cgroups, and remove them. :raise Unavailable: something in them does not die.
+
+    :param path: where they are, if not at :func:`cgroup_path`.
+    """
+    for place in cgroups(path or cgroup_path(ident)):
         deadline = time.monotonic() + _SECONDS
         while not _is_removed(place):
             _empty(place)

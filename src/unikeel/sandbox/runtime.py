@@ -107,14 +107,15 @@ class Sandboxes:
         status, text = self._run([*self._base(), "run", f"--bundle={bundle}", ident], mark=ident)
         return "" if status == 0 else last_line(text)
 
-    def run_detached(self, ident: str, bundle: str, fds: Sequence[int], *, mark: str) -> str:
+    def run_detached(self, ident: str, bundle: str, fds: Sequence[int], *, mark: str, systemd: bool = False) -> str:
         """Run a sandbox that goes on by itself, a child of the keeper's; why that failed, or an empty string.
 
         :param fds: its program has these as 3, 4, …. :param mark: the container that it is for, whose monitor is ended when it ends before that.
+        :param systemd: as of :meth:`create_argv`.
         """
         pid_file = os.path.join(bundle, "pid")
-        argv = [*self._base(), "run", "--detach", f"--preserve-fds={len(fds)}", f"--bundle={bundle}"]
-        status, text = self._run([*argv, f"--pid-file={pid_file}", ident], mark=mark, fds=fds, serves=(mark, pid_file))
+        argv = self.create_argv(ident, bundle, pid_file, len(fds), systemd=systemd, go=True)
+        status, text = self._run(argv, mark=mark, fds=fds, serves=(mark, pid_file))
         return "" if status == 0 else last_line(text)
 
     def delete(self, ident: str) -> None:

@@ -168,7 +168,7 @@ def _prepare(node: Node, wanted: Wanted, uid: int, timeline: Timeline, stack: Ex
         with timeline.span("volumes", way=settings.way.value, root=settings.share):
             extra = _extra(node, wanted, boot, uid, stack)
             shared = share(services, _shares(node, wanted, uid), stack)
-    _tell(node, task, (*settings.left_out, *extra.left_out, *shared.left_out))
+    _tell(node, task, (*settings.left_out, *extra.left_out, *shared.told))
     failpoint("task.create.volumes")
     with timeline.span("plan"):
         request = _request(task, settings, accel, disk, network)
@@ -256,6 +256,8 @@ def _shares(node: Node, wanted: Wanted, uid: int) -> Asked:
         way=settings.way,
         volumes_kind=settings.volumes_share,
         own_init=bool(settings.guest.kernel),
+        cgroup=wanted.carried.cgroup,
+        memory_mib=settings.memory_mib,
     )
 
 

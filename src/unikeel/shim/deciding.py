@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from unikeel.config import Config
@@ -199,7 +199,9 @@ def _place(spec: Spec, asked: Wishes, guest: GuestConfig, root: Rootfs, config: 
     shared = shareable(guest, config) if spec.volumes else ()
     receiver = Receiver(guest.type, guest.monitor, root, bool(guest.kernel), mounts_disks(guest, spec.args), shared)
     is_optional = asked.volumes == "optional"
-    volumes = [volume._replace(optional=volume.optional or is_optional) for volume in spec.volumes]
+    # A guest that mounts what it is told to could not be told what such a device is called.
+    blocks = spec.blocks if guest.kernel else ()
+    volumes = [volume._replace(optional=volume.optional or is_optional) for volume in (*spec.volumes, *blocks)]
     try:
         placed = place(volumes, receiver)
     except Unimplemented as error:
@@ -208,14 +210,13 @@ def _place(spec: Spec, asked: Wishes, guest: GuestConfig, root: Rootfs, config: 
         f"the mount of the type {mount} is left out: guests are given bind mounts and file systems on disks"
         for mount in spec.unmounted
     )
-    return placed._replace(left_out=(*placed.left_out, *told, *_devices(spec)))
+    return placed._replace(left_out=(*placed.left_out, *told, *_devices(spec, {block.source for block in blocks})))
 
 
-def _devices(spec: Spec) -> Iterator[str]:
-    if spec.devices:
-        named = ", ".join(spec.devices[:_NAMED]) + (
-            f" and {len(spec.devices) - _NAMED} more" if len(spec.devices) > _NAMED else ""
-        )
+def _devices(spec: Spec, given: Container[str]) -> Iterator[str]:
+    left = [path for path in spec.devices if path not in given]
+    if left:
+        named = ", ".join(left[:_NAMED]) + (f" and {len(left) - _NAMED} more" if len(left) > _NAMED else "")
         yield f"devices are left out: {named}: guests have devices of their own"
 
 

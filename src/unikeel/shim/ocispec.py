@@ -36,6 +36,9 @@ _DISKS: Final = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "erofs", "squ
 _EVERYBODY_S: Final = frozenset(
     {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/console", "/dev/ptmx"}
 )
+_RULES: Final = "linux.resources.devices"
+#: The largest major or minor number that Linux has (dev_t is 32 bits wide, 20 of them the minor one).
+_MOST_NUMBER: Final = (1 << 20) - 1
 _TYPE_KEY: Final = "io.kubernetes.cri.container-type"
 
 
@@ -44,7 +47,7 @@ class Spec(NamedTuple):
 
     ``namespaces`` are paths by type, of those to join; ``apart`` tells whether it has a network namespace at all, joined or of its own, so that the host's is
     not meant; ``resolv_conf`` is the file that is mounted as such. ``volumes`` are the bind mounts and file systems on disks; ``unmounted`` are other mounts, ``TYPE at DESTINATION``
-    each, that no guest has by itself, ``devices`` the paths of such devices. ``memory_limit`` is in bytes, 0: none; ``cpu`` has the runtime specification's keys.
+    each, that no guest has by itself, ``devices`` the paths of such devices, ``blocks`` those of them that are block devices that the container was given by name. ``memory_limit`` is in bytes, 0: none; ``cpu`` has the runtime specification's keys.
     """
 
     annotations: Mapping[str, str] = {}
@@ -68,6 +71,7 @@ class Spec(NamedTuple):
     volumes: tuple[Volume, ...] = ()
     unmounted: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
+    blocks: tuple[Volume, ...] = ()
 
     @property
     def is_pod_sandbox(self) -> bool:
@@ -151,6 +155,7 @@ def parse(data: bytes) -> Spec:
         volumes=tuple(_volumes(top.get("mounts"))),
         unmounted=tuple(_unmounted(top.get("mounts"))),
         devices=tuple(_devices(linux.get("devices"))),
+        blocks=tuple(_blocks(linux.get("devices"), resources.get("devices"))),
     )
 
 
@@ -240,6 +245,30 @@ def _devices(value: object) -> Iterator[str]:
         path = _text(_object(item, "linux.devices").get("path"), "linux.devices.path")
         if path not in _EVERYBODY_S:
             yield path
+
+
+def _blocks(devices: object, rules: object) -> Iterator[Volume]:
+    """The block devices of a container that may not use just any: one that may is privileged, and has all of the host's, which are the host's own."""
+    allowed = [rule for item in _list(rules, _RULES) if (rule := _object(item, _RULES)).get("allow") is True]
+    if any(rule.get("type") in (None, "", "a") and rule.get("major") is None for rule in allowed):
+        return
+    for item in _list(devices, "linux.devices"):
+        device = _object(item, "linux.devices")
+        path = _text(device.get("path"), "linux.devices.path")
+        if device.get("type") != "b" or path in _EVERYBODY_S:
+            continue
+        major, minor = (_number(device.get(key), f"linux.devices.{key}") for key in ("major", "minor"))
+        if max(major, minor) > _MOST_NUMBER:
+            raise InvalidArgument(
+                f"{_FILE}: linux.devices has {quote(path)} with the number {major}:{minor}, which is none"
+            )
+        written = any("w" in _text(rule.get("access"), _RULES) for rule in allowed if _is_for(rule, major, minor))
+        yield checked(Volume(path, path, not written, disk=True, number=os.makedev(major, minor)))
+
+
+def _is_for(rule: Mapping[str, Any], major: int, minor: int) -> bool:
+    """Whether a rule is for a block device; without a number it is for all."""
+    return rule.get("type") == "b" and rule.get("major") in (None, -1, major) and rule.get("minor") in (None, -1, minor)
 
 
 def _hooks(value: object) -> dict[str, list[Mapping[str, Any]]]:

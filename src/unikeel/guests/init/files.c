@@ -55,6 +55,20 @@ static void await_device(const char *device)
         CALL2(nanosleep, &step, NULL);
 }
 
+void open_console(const struct settings *settings)
+{
+    if (!settings->console)
+        return;
+    await_device(settings->console);
+    long console = CALL3(open, settings->console, O_RDWR | O_NOCTTY, 0);
+    if (console < 0)
+        return; /* there is nobody to tell */
+    for (int stream = 0; stream <= 2; stream++)
+        CALL2(dup2, console, stream);
+    if (console > 2)
+        CALL1(close, console);
+}
+
 static bool mount_disk(const struct settings *settings)
 {
     long result = -NO_ENTRY;
@@ -135,6 +149,16 @@ static void make_point(const char *target, bool is_directory)
         CALL1(close, file);
 }
 
+/* Have a device under another name. */
+static long name_device(const char *device, const char *name)
+{
+    if (same(device, name))
+        return 0;
+    make_point(name, false);
+    CALL1(unlink, name);
+    return CALL2(symlink, device, name);
+}
+
 static long mount_extra(char *name, const char *target, bool read_only)
 {
     char *type = name;
@@ -143,6 +167,8 @@ static long mount_extra(char *name, const char *target, bool read_only)
     if (*type)
         *type++ = 0;
     await_device(name);
+    if (!*type)
+        return name_device(name, target);
     make_point(target, true);
     long result = CALL5(mount, name, target, type, read_only ? MS_RDONLY : 0, NULL);
     size_t count = 0;

@@ -10,6 +10,9 @@ void mount_system(void);
 /* The drivers that the settings name. */
 void load_modules(const struct settings *settings);
 
+/* Have the console that the settings name as standard streams. Without one, those that the kernel has opened stay. */
+void open_console(const struct settings *settings);
+
 /* Make the disk the root; false, and said why, if that cannot be. Without a disk, nothing. */
 bool enter_root(const struct settings *settings);
 

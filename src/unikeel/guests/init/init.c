@@ -55,6 +55,7 @@ void begin(void)
     if (!read_settings(&settings))
         end(FAILED);
     load_modules(&settings);
+    open_console(&settings);
     network_up(&settings);
     if (!reach_volumes(&settings) || !enter_root(&settings))
         end(FAILED);

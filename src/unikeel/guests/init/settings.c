@@ -22,6 +22,7 @@ static bool add(char **list, int most, char *value)
 static bool take(struct settings *settings, char kind, char *value)
 {
     switch (kind) {
+    case 'c': settings->console = value; return true;
     case 'd': settings->device = value; return true;
     case 't': settings->type = value; return true;
     case 'o': settings->options = value; return true;

@@ -7,13 +7,14 @@
 enum { MOST_WORDS = 4096, MOST_GROUPS = 64, MOST_MODULES = 128, MOST_VOLUMES = 288 };
 
 struct settings {
+    char *console; /* c: the console, which is there once its driver is loaded; NULL: the kernel has opened it */
     char *device; /* d: the disk, or the tag of the shared directory, that is the root; NULL: this file system is */
     char *type; /* t: its file system */
     char *options; /* o: how that is mounted */
     bool read_only; /* r: */
     char *share; /* x: the file system by which the directory with the volumes is shared */
     char *share_options; /* y: how that is mounted */
-    char *volumes[MOST_VOLUMES + 1]; /* v: NAME:r:TARGET or NAME:w:TARGET; of a disk NAME is DEVICE,TYPE */
+    char *volumes[MOST_VOLUMES + 1]; /* v: NAME:r:TARGET or NAME:w:TARGET; of a disk NAME is DEVICE,TYPE, or DEVICE, if it is not mounted */
     char *host; /* h: */
     char *interface; /* i: ADDRESS/PREFIX of eth0 */
     char *gateway; /* g: */
