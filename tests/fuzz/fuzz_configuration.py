@@ -1,6 +1,7 @@
 """Coverage-guided fuzzing of what images and users configure with: ``python tests/fuzz/fuzz_configuration.py -runs=50000``.
 
-Needs atheris. The first byte of an input chooses the parser: annotations, ``urunc.json``, an image's description, our configuration file.
+Needs atheris. The first byte of an input chooses the parser: annotations, ``urunc.json``, an image's description, our configuration file,
+a caller's OCI configuration, a volume's name.
 Any exception that is not one of ours is a finding, and so is a configuration that does not survive being written and read again.
 """
 
@@ -12,11 +13,14 @@ import tempfile
 
 import atheris  # type: ignore[import-untyped]  # it has no type hints
 
-with atheris.instrument_imports(include=["unikeel.model", "unikeel.config", "unikeel.images.description"]):
+with atheris.instrument_imports(
+    include=["unikeel.model", "unikeel.config", "unikeel.images.description", "unikeel.shim.ocispec"]
+):
     from unikeel import config
     from unikeel.images import description
-    from unikeel.model import image_config
+    from unikeel.model import image_config, volumes
     from unikeel.model.image_fields import PREFIX
+    from unikeel.shim import ocispec
 
 from unikeel.errors import UnikeelError
 
@@ -49,7 +53,22 @@ def configuration(data: bytes) -> None:
     assert config.parse(config.dump(found).encode(), "again") == found
 
 
-PARSERS = (given_annotations, urunc_json, image_toml, configuration)
+def caller_s(data: bytes) -> None:
+    """A caller's OCI configuration. No volume leads out of the guest's root."""
+    spec = ocispec.parse(data)
+    for volume in (*spec.volumes, *spec.blocks):
+        assert volume.target.startswith("/"), volume
+        assert volume.target != "/", volume
+        assert ".." not in volume.target.split("/"), volume
+
+
+def volume_s(data: bytes) -> None:
+    """What ``-v`` is given."""
+    found = volumes.parse(data.decode())
+    assert volumes.checked(found) == found
+
+
+PARSERS = (given_annotations, urunc_json, image_toml, configuration, caller_s, volume_s)
 SEEDS = (
     b"\0unikernelType\0linux\0hypervisor\0qemu\0binary\0/boot/kernel\0mountRootfs\0true\0org.unikeel.rootfs\0block",
     b"\0unikernelType\0bGludXg=\0hypervisor\0cWVtdQ==\0binary\0L2Jvb3Qva2VybmVs",
@@ -59,6 +78,24 @@ SEEDS = (
     ).encode(),
     b'\2name = "a:b"\ntype = "generic"\nkernel = "/k"\n[files]\n"/k" = "k"\n[[layers]]\ntree = "t"\n',
     b'\3root = "/srv"\n[boot]\ncache_size = "1GiB"\n[network]\naddress = "10.1.2.3/24"\ngateway = "10.1.2.1"\n',
+    b"\4"
+    + json.dumps(
+        {
+            "annotations": {"org.unikeel.memory": "64MiB"},
+            "process": {"args": ["a"], "env": ["A=1"], "user": {"uid": 1, "additionalGids": [2]}},
+            "mounts": [{"destination": "/a", "type": "bind", "source": "/b", "options": ["ro"]}],
+            "linux": {
+                "cgroupsPath": "a.slice:b:c",
+                "namespaces": [{"type": "network", "path": "/n"}],
+                "devices": [{"path": "/dev/x", "type": "b", "major": 7, "minor": 1}],
+                "resources": {
+                    "memory": {"limit": 1},
+                    "devices": [{"allow": True, "type": "b", "major": 7, "access": "rw"}],
+                },
+            },
+        }
+    ).encode(),
+    b"\5/a:/b:disk,ro",
 )
 
 

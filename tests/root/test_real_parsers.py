@@ -47,8 +47,8 @@ REQUEST: Final = LaunchRequest(
 _WRONG: Final = {"firecracker": ("is_read_only", "is_read_onli"), "cloud-hypervisor": ("image_type", "image_tipe")}
 
 
-def _plan(name: str, program: str, words: tuple[str, str] = ("is", "is")) -> LaunchPlan:
-    request = REQUEST._replace(guest=REQUEST.guest._replace(monitor=name))
+def _plan(name: str, program: str, words: tuple[str, str] = ("is", "is"), console: str = "") -> LaunchPlan:
+    request = REQUEST._replace(guest=REQUEST.guest._replace(monitor=name, console=console))
     plan = monitors.plan(request, Facts(program, (54, 0), (program,), ""))
     return plan._replace(
         argv=tuple(word.replace(*words) for word in plan.argv),
@@ -86,8 +86,9 @@ def _descriptor(plan: LaunchPlan, file: PlanFile, path: Path, stack: ExitStack) 
 
 def test_they_take_our_plans(tmp_path: Path) -> None:
     for name, program in PROGRAMS.items():
-        said = _said(_plan(name, program), tmp_path)
-        assert "InvalidBzImage" in said, said
+        for console in ("serial", "virtio") if monitors.monitor(name).traits.virtio_console else ("serial",):
+            said = _said(_plan(name, program, console=console), tmp_path)
+            assert "InvalidBzImage" in said, said
         right, wrong = _WRONG[name]
         said = _said(_plan(name, program, (right, wrong)), tmp_path)
         assert wrong in said, said

@@ -83,7 +83,14 @@ def _kernel(found: Monitor) -> str:
 
 def _monitors() -> Iterator[str]:
     yield from _heading(
-        "monitor", "processors", "disks", "networks", "shared directories", "kernel", "tasks of containerd"
+        "monitor",
+        "processors",
+        "disks",
+        "networks",
+        "shared directories",
+        "kernel",
+        "virtio console",
+        "tasks of containerd",
     )
     for name in offered_monitors():
         found = monitor(name)
@@ -95,6 +102,7 @@ def _monitors() -> Iterator[str]:
             _words(traits.networks),
             _words(traits.shared),
             _kernel(found),
+            "where asked for" if traits.virtio_console else "no",
             "started by Create, halted" if traits.halts else "started by Start",
         )
 
