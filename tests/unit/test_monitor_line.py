@@ -19,13 +19,20 @@ EVENT = b'{"event": "RESUME", "timestamp": {}}\r\n'
 
 
 @asynccontextmanager
-async def qemu(path: Path, replies: dict[str, object], *, before: bytes = GREETING) -> AsyncIterator[list[str]]:
-    """A monitor that answers from a table: a dict is returned, a text is an error, None ends the connection."""
+async def qemu(
+    path: Path, replies: dict[str, object], *, before: bytes = GREETING, silent: str = ""
+) -> AsyncIterator[list[str]]:
+    """A monitor that answers from a table: a dict is returned, a text is an error, None ends the connection.
+
+    :param silent: a command that an event follows, and no answer.
+    """
     asked: list[str] = []
     writers: list[asyncio.StreamWriter] = []
+    serving: list[asyncio.Task[None] | None] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
+        serving.append(asyncio.current_task())
         writer.write(before)
         text = ""
         while data := await _read(reader):
@@ -42,7 +49,11 @@ async def qemu(path: Path, replies: dict[str, object], *, before: bytes = GREETI
                     return
                 kind = "error" if isinstance(reply, str) else "return"
                 value = {"class": "GenericError", "desc": reply} if kind == "error" else reply
-                writer.write(EVENT + json.dumps({kind: value, "id": said["id"]}).encode() + b"\r\n")
+                if said["execute"] == silent:
+                    writer.write(EVENT)
+                    continue
+                event = EVENT if said["id"] and kind == "return" else b""
+                writer.write(event + json.dumps({kind: value, "id": said["id"]}).encode() + b"\r\n")
         writer.close()
 
     server = await asyncio.start_unix_server(serve, str(path))
@@ -50,7 +61,7 @@ async def qemu(path: Path, replies: dict[str, object], *, before: bytes = GREETI
         yield asked
     for writer in writers:
         writer.close()
-    await asyncio.sleep(0.01)
+    await asyncio.gather(*filter(None, serving), return_exceptions=True)
 
 
 async def _read(reader: asyncio.StreamReader) -> bytes:
@@ -64,10 +75,21 @@ def test_a_guest_goes_and_its_state_is_told(tmp_path: Path) -> None:
     async def test() -> None:
         path = tmp_path / "qmp.sock"
         async with qemu(path, {"query-status": {"status": "running"}}, before=EVENT + GREETING) as asked:
-            assert await monitor_line.go(str(path), 5.0) == "running"
-            assert asked == ["qmp_capabilities", "cont", "query-status"]
+            await monitor_line.go(str(path), 5.0)
+            assert asked == ["qmp_capabilities", "cont"]
             assert await monitor_line.status(str(path), 5.0) == "running"
             assert await monitor_line.execute(str(path), 5.0, "stop") == {}
+
+    run(test)
+
+
+def test_a_guest_that_goes_is_told_by_the_event_if_no_answer_follows(tmp_path: Path) -> None:
+    async def test() -> None:
+        path = tmp_path / "qmp.sock"
+        async with qemu(path, {}, silent="cont"):
+            await monitor_line.go(str(path), 60.0)
+            with pytest.raises(DeadlineExceeded):
+                await monitor_line.execute(str(path), 0.05, "cont")
 
     run(test)
 

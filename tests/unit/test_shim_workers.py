@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 
@@ -46,5 +47,21 @@ def test_who_gives_up_harms_nobody() -> None:
             await asyncio.wait_for(task, 0.01)
         assert await workers.run(lambda: 7) == 7
         workers.close()
+
+    run(test)
+
+
+def test_what_is_under_way_at_the_end_is_told_still() -> None:
+    async def test() -> None:
+        before = set(os.listdir("/proc/self/fd"))
+        workers, both, go = Workers(1), threading.Barrier(2, timeout=60), threading.Event()
+        under_way = workers.run(lambda: both.wait() < 2 and go.wait(60))
+        waiting = workers.run(lambda: 5)
+        both.wait()
+        workers.close()
+        go.set()
+        assert await under_way
+        assert waiting.cancelled()
+        assert set(os.listdir("/proc/self/fd")) == before
 
     run(test)

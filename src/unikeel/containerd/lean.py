@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from functools import partial
 from typing import Final
 from urllib.parse import unquote
 
@@ -44,6 +45,7 @@ from unikeel.containerd.frames import (
     unpadded,
     unprioritized,
 )
+from unikeel.deadlines import Deadlines
 from unikeel.errors import Internal, ResourceExhausted, UnikeelError, of_rpc
 
 _CANCEL: Final = 8
@@ -100,6 +102,7 @@ class Connection(asyncio.Protocol):
         self._taken = 0
         self._largest = FRAME_SIZE
         self._blocks: dict[bytes, dict[str, str]] = {}
+        self._deadlines = Deadlines()
         self.usable = True
 
     # -- calls -----------------------------------------------------------------------------------------------------
@@ -123,12 +126,12 @@ class Connection(asyncio.Protocol):
             frame(HEADERS, END_HEADERS, number, headers)
             + frame(DATA, END_STREAM, number, PREFIX.pack(0, len(message)) + message)
         )
-        timer = None if seconds is None else loop.call_later(seconds, _late, stream.answer)
+        if seconds is not None:
+            self._deadlines.add(number, loop.time() + seconds, partial(_late, stream.answer))
         try:
             return await stream.answer
         finally:
-            if timer is not None:
-                timer.cancel()
+            self._deadlines.remove(number)
             if self._streams.pop(number, None) is not None and self.usable:
                 self._transport.write(frame(RESET, 0, number, struct.pack(">I", _CANCEL)))
 
@@ -152,6 +155,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody gets an answer any more."""
         self.usable = False
+        self._deadlines.clear()
         streams, self._streams = self._streams, {}
         for stream in streams.values():
             if not stream.answer.done():

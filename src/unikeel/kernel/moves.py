@@ -17,9 +17,51 @@ from unikeel.lean import Final, Lock
 _OWN: Final = "/proc/self/cgroup"
 _ROOT: Final = "/sys/fs/cgroup"
 _UNIFIED: Final = f"{_ROOT}/unified"
-#: Bytes of a list of processes that are looked through for ours.
+#: Bytes of what a process is told of its cgroups, and of a list of processes that are looked through for ours.
+_PLACES: Final = 64 << 10
 _MAX: Final = 1 << 20
 _under_way: Final = Lock()
+_asked: Final = Lock()
+
+
+class _Mover:
+    """A thread that waits to be asked: to start one for each sandbox costs a daemon more than the rest of this."""
+
+    def __init__(self) -> None:
+        #: The process whose thread it is: of a fork's there is none.
+        self.process = 0
+        #: What was told of the process's cgroups the last time, and the list that it was found in.
+        self._places = b""
+        self._list = ""
+
+    def ask(self) -> None:
+        """:raise RuntimeError: there are no more threads."""
+        if self.process != os.getpid():
+            _asked.acquire(blocking=False)
+            start_new_thread(self._serve, ())
+            self.process = os.getpid()
+        _asked.release()
+
+    def _serve(self) -> None:
+        while _asked.acquire():
+            try:
+                self._move()
+            except OSError:
+                self._list = ""
+            finally:
+                _under_way.release()
+
+    def _move(self) -> None:
+        places = _read(_OWN, _PLACES)
+        if self._list and places == self._places:
+            _write(self._list)
+            return
+        self._places = places
+        lists = process_lists(places.decode("utf-8", "surrogateescape"))
+        self._list = next((path for path in lists if stay(path, os.getpid())), "")
+
+
+_mover: Final = _Mover()
 
 
 def expect_moves() -> None:
@@ -27,20 +69,25 @@ def expect_moves() -> None:
     if not _under_way.acquire(blocking=False):
         return
     try:
-        start_new_thread(_move, ())
+        _mover.ask()
     except RuntimeError:  # no more threads: a start does not fail for what only makes it quicker
         _under_way.release()
 
 
-def _move() -> None:
+def _read(path: str, most: int) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with open(_OWN, encoding="utf-8", errors="surrogateescape") as file:
-            places = file.read()
-        any(stay(path, os.getpid()) for path in process_lists(places))
-    except OSError:
-        return
+        return os.read(fd, most)
     finally:
-        _under_way.release()
+        os.close(fd)
+
+
+def _write(path: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, b"0")
+    finally:
+        os.close(fd)
 
 
 def process_lists(places: str) -> Iterator[str]:

@@ -22,6 +22,8 @@ _READ: Final = 256 << 10
 _PREFIX: Final = "unikeel"
 _FREEZE_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 0.002
+_SEEN: Final[set[tuple[str, str]]] = set()
+_MOST_SEEN: Final = 1024
 
 
 def is_unified() -> bool:
@@ -49,11 +51,25 @@ def of_process(pid: int) -> dict[str, str]:
             if not controllers and path != "/":
                 found[UNIFIED] = ROOT + path
             continue
+        if path == "/" or not controllers or "=" in controllers:
+            continue
         for controller in controllers.split(","):
-            directory = f"{ROOT}/{controller}{path}"
-            if controller and "=" not in controller and path != "/" and os.path.isdir(directory):
-                found[controller] = directory
+            if _is_seen(controller, path.rpartition("/")[0]):
+                found[controller] = f"{ROOT}/{controller}{path}"
     return found
+
+
+def _is_seen(controller: str, path: str) -> bool:
+    """Whether a cgroup of the first version is where this process sees it; remembered if so, since its children follow one another."""
+    key = (controller, path)
+    if key in _SEEN:
+        return True
+    if not os.path.isdir(f"{ROOT}/{controller}{path}"):
+        return False
+    if len(_SEEN) >= _MOST_SEEN:
+        _SEEN.clear()
+    _SEEN.add(key)
+    return True
 
 
 def read(directory: str, name: str) -> str:

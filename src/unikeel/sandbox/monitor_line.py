@@ -19,22 +19,22 @@ from unikeel.lean import Final
 #: QEMU's answers to what is asked here have a few hundred bytes.
 _LONGEST: Final = 1 << 20
 _PIECE: Final = 1 << 16
-#: Seconds between the first that QEMU says and the look at the rest.
+#: Seconds between QEMU's first answer and the look at the rest.
 _PAUSE: Final = 0.001
 #: The longest path that fits an address of a unix socket, with its end.
 _PATH: Final = 107
 
 
-async def execute(path: str, seconds: float, *commands: str) -> object:
+async def execute(path: str, seconds: float, *commands: str, event: str = "") -> object:
     """Have QEMU execute commands one after the other; what the last one returned.
 
-    :raise DeadlineExceeded: the monitor did not answer in time. :raise Unavailable: it is gone, or says an error.
+    :param event: one that tells as much as that last answer does, whichever comes first. :raise DeadlineExceeded: the monitor did not answer in time. :raise Unavailable: it is gone, or says an error.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as sock:
             _connect(sock, path)
             sock.sendall(_question(commands))
-            return await _Answer(sock, len(commands)).wait(seconds)
+            return await _Answer(sock, len(commands), event).wait(seconds)
     except TimeoutError:
         raise DeadlineExceeded(f"the monitor did not answer on its control socket in {seconds:.0f} s") from None
     except (OSError, EOFError, ValueError) as error:
@@ -46,9 +46,12 @@ async def status(path: str, seconds: float) -> str:
     return _state(await execute(path, seconds, "query-status"))
 
 
-async def go(path: str, seconds: float) -> str:
-    """Have the guest's processors run; one whose processors run already goes on. The run state then. Raises as :func:`execute`."""
-    return _state(await execute(path, seconds, "cont", "query-status"))
+async def go(path: str, seconds: float) -> None:
+    """Have the guest's processors run; one whose processors run already goes on. Raises as :func:`execute`.
+
+    QEMU says RESUME in the same breath in which it lets them go, and often a millisecond before its answer, which the guest's first steps hold up.
+    """
+    await execute(path, seconds, "cont", event="RESUME")
 
 
 def _state(answer: object) -> str:
@@ -64,15 +67,17 @@ def _question(commands: tuple[str, ...]) -> bytes:
 class _Answer:
     """What comes back: a greeting, events, an answer to each command. Whoever waits is woken once, for the last one's.
 
-    QEMU writes each by itself, some 0.1 ms apart; a process that wakes for each spends more on waking than on reading. So once the first has come, the rest
-    has a moment to come together.
+    QEMU writes each by itself; a process that wakes for each spends more on waking than on reading. The greeting comes as soon as QEMU listens, the first answer when
+    it has come up, and the rest within a millisecond or so: that has a moment to come together.
 
-    :param last: the last command's number.
+    :param last: the last command's number. :param event: see :func:`execute`.
     """
 
-    def __init__(self, sock: socket.socket, last: int) -> None:
+    def __init__(self, sock: socket.socket, last: int, event: str) -> None:
         self._sock = sock
         self._last = last
+        self._event = event
+        self._answered = False
         self._held = b""
         self._pause: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -96,7 +101,7 @@ class _Answer:
 
     def _readable(self) -> None:
         self._read()
-        if self._pause is None and not self._found.done():
+        if self._answered and self._pause is None and not self._found.done():
             self._loop.remove_reader(self._sock.fileno())
             self._pause = self._loop.call_later(_PAUSE, self._go_on)
 
@@ -128,7 +133,9 @@ class _Answer:
         if "error" in answer:
             error = answer["error"]
             raise ValueError(str(error.get("desc", error) if isinstance(error, dict) else error)[:400])
-        if answer.get("id") == self._last and not self._found.done():
+        self._answered = self._answered or "return" in answer
+        is_last = answer.get("id") == self._last or (self._event and answer.get("event") == self._event)
+        if is_last and not self._found.done():
             self._found.set_result(answer.get("return"))
 
 

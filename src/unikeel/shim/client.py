@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Self, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from unikeel.containerd.wire import ttrpc_pb2
+from unikeel.deadlines import Deadlines
 from unikeel.errors import BadContent, DeadlineExceeded, ResourceExhausted, Unavailable, of_rpc
 from unikeel.shim import frames
 
@@ -34,6 +36,7 @@ class Client(asyncio.Protocol):
         self.path = path
         self._cutter = frames.Cutter()
         self._pending: dict[int, asyncio.Future[bytes]] = {}
+        self._deadlines = Deadlines()
         self._next = 1
         self._transport: asyncio.Transport | None = None
         self._gone = asyncio.get_running_loop().create_future()
@@ -108,12 +111,12 @@ class Client(asyncio.Protocol):
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._pending[stream] = future
         transport.write(frame)
-        timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, _late, future)
+        if seconds is not None:
+            self._deadlines.add(stream, asyncio.get_running_loop().time() + seconds, partial(_late, future))
         try:
             return await future
         finally:
-            if timer is not None:
-                timer.cancel()
+            self._deadlines.remove(stream)
             self._pending.pop(stream, None)
 
     def _ended(self) -> Unavailable:
@@ -163,6 +166,7 @@ class Client(asyncio.Protocol):
         if not self._gone.done():
             self._gone.set_result(None)
         self._room.set()
+        self._deadlines.clear()
         for future in self._pending.values():
             if not future.done():
                 future.set_exception(self._ended())

@@ -46,7 +46,7 @@ class Answer(NamedTuple):
 
 
 class Changed(NamedTuple):
-    """A task as it is on the disk, and the events that were written with it."""
+    """A task as it is recorded, and the events that were written with it."""
 
     task: Task
     events: tuple[Event, ...]
@@ -99,7 +99,7 @@ class Desk:
         answer: Answer | None = None,
         **changes: Column,
     ) -> Changed:
-        """The same on the disk alone, from a worker; :meth:`changed` must follow in the event loop."""
+        """The same in the records alone, from a worker; :meth:`changed` must follow in the event loop. Nothing of a task outlives the host, so that nothing is flushed."""
         node = self.node
 
         def write(cursor: sqlite3.Cursor) -> Changed:
@@ -108,7 +108,7 @@ class Desk:
                 task = node.tasks.update(cursor, before, state, **changes)
             return self._told(cursor, task, happened, answer)
 
-        return node.writer.write(write)
+        return node.writer.write(write, flush=False)
 
     def _told(self, cursor: sqlite3.Cursor, task: Task, happened: Happened, answer: Answer | None) -> Changed:
         node = self.node
@@ -122,7 +122,7 @@ class Desk:
         )
 
     def changed(self, live: Live, changed: Changed) -> Task:
-        """A task was changed on the disk: know that, and tell what happened. The task as it is now."""
+        """A task was changed in the records: know that, and tell what happened. The task as it is now."""
         # A signal may have been noted meanwhile, which waits for no lock.
         live.changed(changed.task._replace(ended_by=live.task.ended_by or changed.task.ended_by))
         self.publish(changed.events)
@@ -133,26 +133,26 @@ class Desk:
         self.dropped(live, await self.node.work(self.erase, live.task, happened, answer))
 
     def erase(self, task: Task, happened: Happened = nothing, answer: Answer | None = None) -> Changed:
-        """The same on the disk alone, from a worker; :meth:`dropped` must follow in the event loop."""
+        """The same in the records alone, from a worker; :meth:`dropped` must follow in the event loop."""
 
         def write(cursor: sqlite3.Cursor) -> Changed:
             self.node.tasks.delete(cursor, task)
             return self._told(cursor, task, happened, answer)
 
-        return self.node.writer.write(write)
+        return self.node.writer.write(write, flush=False)
 
     def dropped(self, live: Live, erased: Changed) -> None:
-        """A task was forgotten on the disk: know that, and tell what happened."""
+        """A task was forgotten in the records: know that, and tell what happened."""
         self.registry.forget(live)
         self.publish(erased.events)
 
     async def refuse(self, asked: Asked, error: UnikeelError) -> None:
         """Remember that a request was answered with an error."""
         await self.node.work(
-            self.node.writer.write, lambda cursor: self.node.outcomes.store_error(cursor, asked, error)
+            self.node.writer.write, lambda cursor: self.node.outcomes.store_error(cursor, asked, error), flush=False
         )
 
     def publish(self, events: Sequence[Event]) -> None:
-        """Tell events that are on the disk."""
+        """Tell events that are recorded."""
         for event in events:
             self.publisher.publish(event)

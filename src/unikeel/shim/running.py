@@ -177,7 +177,7 @@ class Running:
         if task.is_early:
             failpoint("task.start.recorded")
         try:
-            state = await monitor_line.go(self._qmp(task), self._node.config.start_timeout)
+            await monitor_line.go(self._qmp(task), self._node.config.start_timeout)
         except DeadlineExceeded:
             raise
         except UnikeelError as error:
@@ -190,8 +190,6 @@ class Running:
             if report is None or (report.monitor_failed and not task.ended_by):
                 raise FailedPrecondition(f"the monitor of {task.id} failed: {said(self._node, task)}") from error
             return
-        if state not in _RUNNING:
-            raise FailedPrecondition(f"the monitor of {task.id} is {state}, not running")
         if task.is_early:
             failpoint("task.start.let-go")
 
@@ -220,7 +218,9 @@ class Running:
         if number in _ENDING or number == signal.SIGKILL:  # asked again, it finds its signal noted
             self._node.later(lambda cursor: self._node.outcomes.store(cursor, asked, b""))
         else:
-            await self._node.work(self._node.writer.write, lambda cursor: self._node.outcomes.store(cursor, asked, b""))
+            await self._node.work(
+                self._node.writer.write, lambda cursor: self._node.outcomes.store(cursor, asked, b""), flush=False
+            )
         failpoint("task.kill.recorded")
 
     async def _press_button(self, task: Task) -> bool:

@@ -19,11 +19,13 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from unikeel.containerd.wire import ttrpc_pb2
+from unikeel.deadlines import Deadlines
 from unikeel.eager import begun
 from unikeel.errors import (
     DeadlineExceeded,
@@ -136,7 +138,9 @@ class ServerConnection:
         self._send = send
         self._park = park
         self._last = 0
-        self._running: dict[int, _Running] = {}
+        #: The tasks that answer, by stream.
+        self._running: dict[int, asyncio.Task[None] | None] = {}
+        self._deadlines = Deadlines()
         self._closed = False
 
     def frame(self, frame: bytes, age_ns: int = 0, attempt: int = 0) -> None:
@@ -156,9 +160,11 @@ class ServerConnection:
     def close(self) -> None:
         """The peer is gone: its calls are cancelled, and nothing is sent any more."""
         self._closed = True
+        self._deadlines.clear()
         running, self._running = self._running, {}
-        for one in running.values():
-            one.stop()
+        for task in running.values():
+            if task is not None:
+                task.cancel()
 
     def _request(self, frame: frames.Frame, age_ns: int, attempt: int) -> None:
         if frame.body is None:
@@ -196,11 +202,13 @@ class ServerConnection:
         self._run(call, method, message, request)
 
     def _run(self, call: Call, method: Method, message: Message, request: ttrpc_pb2.Request) -> None:
-        running = _Running()
-        self._running[call.stream] = running
-        if call.deadline is not None:
-            running.timer = asyncio.get_running_loop().call_at(call.deadline, self._expire, call.stream, request)
-        running.task = begun(self._answer(call, method, message))  # most handlers end without waiting
+        stream = call.stream
+        self._running[stream] = None
+        task = begun(self._answer(call, method, message))  # most handlers end without waiting
+        if stream in self._running:
+            self._running[stream] = task
+            if call.deadline is not None:
+                self._deadlines.add(stream, call.deadline, partial(self._expire, stream, request))
 
     async def _answer(self, call: Call, method: Method, message: Message) -> None:
         """Run a handler, and send what comes of it."""
@@ -219,38 +227,20 @@ class ServerConnection:
         self._finish(call.stream, frame)
 
     def _expire(self, stream: int, request: ttrpc_pb2.Request) -> None:
-        running = self._running.get(stream)
-        if running is not None:
+        task = self._running.get(stream)
+        if task is not None:
             self._finish(stream, _failure(stream, _late(request)))
-            running.stop()
+            task.cancel()
 
     def _fail(self, stream: int, error: UnikeelError) -> None:
         self._send(_failure(stream, error))
 
     def _finish(self, stream: int, frame: bytes) -> None:
         """Send a stream's answer, if it has none yet and somebody is there."""
-        running = self._running.pop(stream, None)
-        if running is not None:
-            if running.timer is not None:
-                running.timer.cancel()
+        if stream in self._running:
+            del self._running[stream]
+            self._deadlines.remove(stream)
             self._send(frame)
-
-
-class _Running:
-    """A request that is being handled."""
-
-    __slots__ = ("task", "timer")
-
-    def __init__(self) -> None:
-        self.task: asyncio.Task[None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
-
-    def stop(self) -> None:
-        """Cancel it."""
-        if self.timer is not None:
-            self.timer.cancel()
-        if self.task is not None:
-            self.task.cancel()
 
 
 def _parsed(kind: type[M], data: bytes, what: str) -> M:
