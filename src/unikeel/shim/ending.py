@@ -112,8 +112,11 @@ class Ending:
             self._node.begin(self._tell_kill(live))
 
     async def _tell_kill(self, live: Live) -> None:
-        kills = await self._node.work(oom_kills, live.task.cgroups)
-        if kills > live.oom_told:
-            live.oom_told = kills
-            body = events_pb2.TaskOOM(container_id=live.task.id)
-            await self._desk.change(live, happened=lambda _task: [("/tasks/oom", body)])
+        async with live.lock:  # else the end might be told first, and forgotten again
+            if live.task.state not in _LIVES:
+                return
+            kills = await self._node.work(oom_kills, live.task.cgroups)
+            if kills > live.oom_told:
+                live.oom_told = kills
+                body = events_pb2.TaskOOM(container_id=live.task.id)
+                await self._desk.change(live, happened=lambda _task: [("/tasks/oom", body)])
