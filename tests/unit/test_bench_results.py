@@ -115,3 +115,52 @@ def test_thirty_siblings_cost_at_most_a_fifth(strategy: str) -> None:
 )
 def test_figures_of_the_documents_that_are_of_the_lab(lab: Results, key: Key, median: float) -> None:
     assert quantile(lab.series[key].sampled, 0.5) == pytest.approx(median, rel=0.02)
+
+
+# -- runs of single questions ----------------------------------------------------------------------------------------
+
+
+def _runs(name: str, *numbers: int) -> Results:
+    return read([os.path.join(_DIRECTORY, f"{name}-{number}.jsonl.gz") for number in numbers])
+
+
+def test_what_crash_safety_costs_has_the_same_sign_in_both_runs() -> None:
+    found = comparing.agreement(_runs("durability", 1), _runs("durability", 2))
+    assert (len(found.confirmed), found.contradicted, found.unknown) == (4, [], [])
+
+
+@pytest.mark.parametrize(("metric", "flushed", "unflushed"), [("prepare", 6.62, 0.60), ("commit", 5.10, 0.36)])
+def test_what_crash_safety_costs(metric: str, flushed: float, unflushed: float) -> None:
+    series = _runs("durability", 1, 2).series
+    for way, median in (("flushed", flushed), ("unflushed", unflushed)):
+        key = Key(f"durability, {way}", metric, "ms", "hello", None, "file", None, 1, 0)
+        assert len(series[key].values) == 60
+        assert quantile(series[key].sampled, 0.5) == pytest.approx(median, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("run", "key", "median"),
+    [
+        ("thin", Key("warm", "view_mount", "ms", "bulky", None, "thin", None, 1, 0), 72.6),
+        ("thin", Key("warm", "acquire", "ms", "bulky", "cache", "thin", None, 1, 0), 10.5),
+        ("snapshotters", Key("serial", "prepare", "ms", None, None, "btrfs", None, 1), 12.1),
+        ("snapshotters", Key("serial", "commit", "ms", None, None, "btrfs", None, 1), 75.4),
+    ],
+)
+def test_figures_of_single_runs(run: str, key: Key, median: float) -> None:
+    assert quantile(_runs(run, 1).series[key].sampled, 0.5) == pytest.approx(median, rel=0.02)
+
+
+def test_no_number_of_siblings_makes_a_difference() -> None:
+    pairs = [
+        pair for pair in comparing.tested(_runs("siblings", 2)) if pair.first.key.siblings != pair.second.key.siblings
+    ]
+    assert {pair.second.key.siblings for pair in pairs} == {1, 5, 10, 30}
+    assert not any(pair.difference.significant for pair in pairs)
+
+
+def test_five_layers() -> None:
+    series = _runs("layers", 1).series
+    for layer, median in (("whole", 30.2), ("lowest", 268)):
+        key = Key(f"layers, {layer}", "acquire", "ms", "layers-5-first", "shared-view", "blockfile", None, 1, 0)
+        assert quantile(series[key].sampled, 0.5) == pytest.approx(median, rel=0.02)

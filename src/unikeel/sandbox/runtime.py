@@ -84,10 +84,12 @@ class Sandboxes:
     def start(self, ident: str, *, same: bool = True) -> None:
         """Let the monitor go. :raise FailedPrecondition: the runtime refused; the message has its words.
 
+        It is marked: it waits for ever for a monitor that is killed before it has read what lets it go.
+
         :param same: only by the keeper that this thread asked last.
         :raise Unavailable: the keeper that made the sandbox was killed: nobody would take what the guest prints, or its exit.
         """
-        status, text = self._run([*self._base(), "start", ident], same=same)
+        status, text = self._run([*self._base(), "start", ident], same=same, mark=ident)
         if status != 0:
             raise FailedPrecondition(f"{self._runtime.name} could not start the sandbox of {ident}: {last_line(text)}")
 

@@ -82,7 +82,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         "acquire the boot files of an image that has them in the first, the middle or the last of its layers (`layers-20-middle`), for the first time: by a view of "
         "all of it, of that layer alone, and by the cache",
         "Does the number of layers matter, and does a view of the lowest layer that has the boot files help?",
-        "", (), {CONTAINERD: ("layers",)}, ("acquire",), monitor=False, seconds=1.2,
+        "", (), {CONTAINERD: ("layers",)}, ("acquire",), monitor=False, seconds=0.4,
     ),
     "cold": Scenario(
         "the same with the page cache dropped before each sample (of the whole host: nobody else should be at work)",
