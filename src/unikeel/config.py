@@ -180,9 +180,9 @@ KEYS: Final = (
         "snapshotter.spares",
         number(0, 256),
         8,
-        "The most snapshots that a thin pool has ready in advance for one parent: as many as were wanted of it lately. 0: none.",
+        "The most snapshots that a store has ready in advance for one parent: as many as were wanted of it lately. 0: none. In files only where these can share blocks.",
     ),
-    Key("snapshotter.spares_total", number(0, 4096), 32, "The most of them in the pool."),
+    Key("snapshotter.spares_total", number(0, 4096), 32, "The most of them in the store."),
     Key(
         "kernel.image",
         OPTIONAL_PATH,

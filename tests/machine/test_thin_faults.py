@@ -13,7 +13,7 @@ from lab_support.waiting import until
 from thin_world import Pool, Process, made_pool
 from unikeel.errors import FailedPrecondition, Internal, NotFound, ResourceExhausted, UnikeelError
 from unikeel.kernel.devmapper import nodes, thin
-from unikeel.snapshots.thin.spares import SpareLimits
+from unikeel.snapshots.spares import SpareLimits
 from unikeel.snapshots.thin.store import ThinStore
 from unikeel.testing.snapshot_suite import committed, names, read_content, write_content
 

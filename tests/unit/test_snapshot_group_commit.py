@@ -95,7 +95,7 @@ def test_a_spare_is_claimed_once(database: _Counting) -> None:
     spares = SpareRecords(database, store="pool:p", owner="owner")
     made = spares.begin(base.id)
     assert spares.all() == {}
-    spares.finish(made, base.id)
+    spares.finish(made, base.id, How.SNAPSHOT)
     assert spares.all() == {made.id: base.id}
     got = metadata.begin("key", "base", Kind.ACTIVE, {"l": "1"})
     assert (got.id, got.ready, got.virtual_size) == (made.id, True, 1 << 20)
@@ -108,7 +108,7 @@ def test_a_spare_is_claimed_once(database: _Counting) -> None:
 def test_a_spare_of_the_empty_file_system(database: _Counting) -> None:
     base = _committed(_metadata(database, BASES), "ext4")
     spares = SpareRecords(database, store="pool:p", owner="owner")
-    spares.finish(spares.begin(base.id), base.id)
+    spares.finish(spares.begin(base.id), base.id, How.SNAPSHOT)
     got = _metadata(database).begin("key", "", Kind.ACTIVE, {}, base=base)
     assert (got.ready, got.how, got.parent_id) == (True, How.EMPTY, None)
 
@@ -118,7 +118,7 @@ def test_views_take_no_spare(database: _Counting) -> None:
     base = _committed(metadata)
     spares = SpareRecords(database, store="pool:p", owner="owner")
     made = spares.begin(base.id)
-    spares.finish(made, base.id)
+    spares.finish(made, base.id, How.SNAPSHOT)
     assert metadata.begin("view", "base", Kind.VIEW, {}).how is How.PARENT
     assert spares.all() == {made.id: base.id}
 
@@ -128,7 +128,7 @@ def test_spares_go_with_their_parent(database: _Counting) -> None:
     base = _committed(metadata)
     spares = SpareRecords(database, store="pool:p", owner="owner")
     ready, late = spares.begin(base.id), spares.begin(base.id)
-    spares.finish(ready, base.id)
+    spares.finish(ready, base.id, How.SNAPSHOT)
     child = metadata.begin("child", "base", Kind.VIEW, {})
     with pytest.raises(FailedPrecondition, match="1 snapshots"):
         metadata.discard("base")
@@ -137,7 +137,7 @@ def test_spares_go_with_their_parent(database: _Counting) -> None:
     assert spares.all() == {}
     assert set(metadata.trash()) == {base.id, ready.id}
     with pytest.raises(NotFound):
-        spares.finish(late, base.id)
+        spares.finish(late, base.id, How.SNAPSHOT)
     with pytest.raises(NotFound):
         spares.begin(base.id)
 
@@ -147,7 +147,7 @@ def test_spares_are_given_back(database: _Counting) -> None:
     base = _committed(metadata)
     spares = SpareRecords(database, store="pool:p", owner="owner")
     made = spares.begin(base.id)
-    spares.finish(made, base.id)
+    spares.finish(made, base.id, How.SNAPSHOT)
     assert spares.drop([made.id, 4711]) == 1
     assert metadata.trash() == [made.id]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 from unikeel.errors import (
     FailedPrecondition,
@@ -21,7 +21,7 @@ from unikeel.errors import (
     UnikeelError,
 )
 from unikeel.kernel.reflink import shared_bytes
-from unikeel.lean import Final
+from unikeel.lean import TYPE_CHECKING, Final
 from unikeel.records.database import Database
 from unikeel.records.failpoint import failpoint
 from unikeel.snapshots.contract import RAW_ONLY, Disk, How, Info, Kind, Mount, Reconciled, Usage
@@ -30,7 +30,12 @@ from unikeel.snapshots.image_files import ImageFiles, translated
 from unikeel.snapshots.metadata import Metadata
 from unikeel.snapshots.recorded import IsDead, RecordedStore, everyone_lives
 from unikeel.snapshots.rows import Record
+from unikeel.snapshots.spare_files import SpareFiles, is_scarce
+from unikeel.snapshots.spare_records import is_unpacking
 from unikeel.snapshots.tidying import Tidier
+
+if TYPE_CHECKING:
+    from unikeel.snapshots.spares import SpareLimits, Spares
 
 #: The size of an empty file system, in bytes, unless the store is told another one. Files are sparse.
 EMPTY_SIZE: Final = 1 << 30
@@ -51,6 +56,8 @@ class FileStore(RecordedStore):
     :param empty_size: the size of file systems made without a parent, in bytes.
     :param store: what the records are called that belong to this directory; several such stores may share a record store.
     :param admit: asked before anything is made; raises ``ResourceExhausted`` if there is no room for it.
+    :param spares: how many snapshots are made ahead for parents in demand, where files can share blocks; None: none.
+    :param scarce: whether room is getting scarce, so that spares are given back; without it, when less than a tenth of the disk is free.
     :raise FailedPrecondition: the directory and the record store do not belong together; nothing was changed.
     """
 
@@ -67,6 +74,8 @@ class FileStore(RecordedStore):
         empty_size: int = EMPTY_SIZE,
         store: str = "file",
         admit: Callable[[], None] | None = None,
+        spares: SpareLimits | None = None,
+        scarce: Callable[[], bool] | None = None,
     ) -> None:
         metadata = Metadata(database, store=store, consumer=consumer, owner=owner)
         super().__init__(metadata, is_dead, point="snapshots")
@@ -79,6 +88,16 @@ class FileStore(RecordedStore):
         except BaseException:
             self._files.close()
             raise
+        self._spares = self._spares_of(spares, scarce or (lambda: is_scarce(directory))) if spares else None
+
+    def _spares_of(self, limits: SpareLimits, scarce: Callable[[], bool]) -> Spares:
+        from unikeel.snapshots.spares import Spares
+
+        return Spares(self._metadata.spares(), SpareFiles(self._files, self._tidier), limits, scarce)
+
+    def _calling(self) -> AbstractContextManager[None]:
+        """A call is being answered, in whose way no spare should be."""
+        return nullcontext() if self._spares is None else self._spares.calling()
 
     def _check_mark(self, directory: str) -> None:
         with translated(f"read the mark of the snapshot directory {directory}"):
@@ -106,9 +125,26 @@ class FileStore(RecordedStore):
     def prepare(
         self, key: str, parent: str, labels: Mapping[str, str] | None = None, *, formats: frozenset[str] = RAW_ONLY
     ) -> list[Mount]:
-        """See the contract. One durable transaction and one small durable file, where blocks can be shared or overlaid."""
-        record = self._begin(key, parent, Kind.ACTIVE, labels)
-        failpoint("snapshots.prepare.recorded")
+        """See the contract. One durable transaction and, if there is no spare, one small durable file, where blocks can be shared or overlaid."""
+        with self._calling():
+            record = self._begin(key, parent, Kind.ACTIVE, labels)
+            failpoint("snapshots.prepare.recorded")
+            how = record.how if record.ready else self._make(record, formats)
+        if self._spares is not None and how is How.REFLINK and record.parent_id is not None and not is_unpacking(key):
+            self._spares.asked_for(record.parent_id)
+        failpoint("snapshots.prepare.done")
+        return self._mounts(record.id, record.parent_id, Kind.ACTIVE, how)
+
+    def make_spares(self, parent: str, count: int) -> int:
+        """Make snapshots ahead of a parent's demand, now, if this store makes any; returns how many. :raise NotFound: no such parent. :raise Unavailable: blocks cannot be shared."""
+        above = self._metadata.find(parent)
+        for _ in range(count if self._spares is not None else 0):
+            assert self._spares is not None
+            self._spares.make(above.id)
+        return count if self._spares is not None else 0
+
+    def _make(self, record: Record, formats: frozenset[str]) -> How:
+        """Make the image of an announced snapshot, and the record ready."""
         with self._making(record):
             fd = self._files.create(record.id)
             try:
@@ -121,8 +157,7 @@ class FileStore(RecordedStore):
                 os.close(fd)
             failpoint("snapshots.prepare.synced")
             self._metadata.finish(record, how, size, Usage(0, 0))
-        failpoint("snapshots.prepare.done")
-        return self._mounts(record.id, record.parent_id, Kind.ACTIVE, how)
+        return how
 
     def _fill(self, record: Record, fd: int, formats: frozenset[str]) -> tuple[How, int]:
         """Give a new image its content; returns how, and the size that a guest sees."""
@@ -139,10 +174,11 @@ class FileStore(RecordedStore):
 
     def view(self, key: str, parent: str, labels: Mapping[str, str] | None = None) -> list[Mount]:
         """See the contract. A view of a parent is a record alone; it shows the parent's own file."""
-        record = self._begin(key, parent, Kind.VIEW, labels)
-        failpoint("snapshots.view.recorded")
-        if not record.ready:
-            self._make_sealed(record, lambda fd: self._fill_nothing(record, fd), How.EMPTY, "snapshots.view")
+        with self._calling():
+            record = self._begin(key, parent, Kind.VIEW, labels)
+            failpoint("snapshots.view.recorded")
+            if not record.ready:
+                self._make_sealed(record, lambda fd: self._fill_nothing(record, fd), How.EMPTY, "snapshots.view")
         failpoint("snapshots.view.done")
         return self._mounts(record.id, record.parent_id, Kind.VIEW, record.how)
 
@@ -240,7 +276,7 @@ class FileStore(RecordedStore):
         self._check_free(name)
         record = self._metadata.find(key)
         self._check_committable(record, parent)
-        with translated(f"commit snapshot {key!r}"):
+        with self._calling(), translated(f"commit snapshot {key!r}"):
             fd = self._files.open(record.id)
             try:
                 os.fsync(fd)
@@ -280,5 +316,7 @@ class FileStore(RecordedStore):
         return self._tidier.reconcile(is_dead or self._is_dead)
 
     def close(self) -> None:
-        """See the contract."""
+        """See the contract. Spares stay."""
+        if self._spares is not None:
+            self._spares.close()
         self._files.close()

@@ -106,6 +106,10 @@ class Metadata:
 
         return self._writer.write(change, flush=flush)
 
+    def spares(self) -> spare_records.SpareRecords:
+        """The records of this store's spares."""
+        return spare_records.SpareRecords(self._database, store=self._store, owner=self._owner)
+
     def flush(self) -> None:
         """Have on the disk whatever was written so far."""
         self._database.flush()

@@ -39,13 +39,13 @@ class SpareRecords:
 
         return self._writer.write(change)
 
-    def finish(self, record: Record, origin: int) -> None:
-        """A spare is there. :raise NotFound: what it was made from is not, any more."""
+    def finish(self, record: Record, origin: int, how: How) -> None:
+        """A spare is there, made like this. :raise NotFound: what it was made from is not, any more."""
 
         def change(cursor: sqlite3.Cursor) -> None:
             if cursor.execute("SELECT 1 FROM snapshots WHERE id = ?", (origin,)).fetchone() is None:
                 raise NotFound(f"the snapshot of number {origin} does not exist any more")
-            finish(cursor, record, How.SNAPSHOT, record.virtual_size, Usage(0, 0))
+            finish(cursor, record, how, record.virtual_size, Usage(0, 0))
             cursor.execute("INSERT INTO snapshot_spares (id, origin) VALUES (?, ?)", (record.id, origin))
 
         self._writer.write(change)
@@ -66,11 +66,14 @@ class SpareRecords:
 
 def claim(cursor: sqlite3.Cursor, origin: int, wanted: Record, labels: str) -> Record | None:
     """Make a spare what is wanted, a record that has no id yet; None: there is no spare made from ``origin``."""
-    row = cursor.execute("SELECT id FROM snapshot_spares WHERE origin = ? ORDER BY id LIMIT 1", (origin,)).fetchone()
+    row = cursor.execute(
+        "SELECT r.id, s.how FROM snapshot_spares r JOIN snapshots s ON s.id = r.id WHERE r.origin = ? ORDER BY r.id LIMIT 1",
+        (origin,),
+    ).fetchone()
     if row is None:
         return None
     info = wanted.info
-    how = How.EMPTY if wanted.parent_id is None else How.SNAPSHOT
+    how = How.EMPTY if wanted.parent_id is None else How(row[1])
     record = wanted._replace(id=int(row[0]), ready=True, how=how)
     cursor.execute("DELETE FROM snapshot_spares WHERE id = ?", (record.id,))
     cursor.execute(
@@ -97,3 +100,8 @@ def _drop(cursor: sqlite3.Cursor, store: str, number: int) -> int:
     cursor.execute("DELETE FROM snapshots WHERE id = ?", (number,))
     trash(cursor, store, number)
     return 1
+
+
+def is_unpacking(key: str) -> bool:
+    """Whether a key is of containerd's unpacking of a layer, which is done once for each parent (``NAMESPACE/NUMBER/extract-…``)."""
+    return key.rpartition("/")[2].startswith("extract-")

@@ -16,6 +16,7 @@ from unikeel.values import NamedTuple
 
 if TYPE_CHECKING:
     from unikeel.snapshots.pools.opening import OpenPool
+    from unikeel.snapshots.spares import SpareLimits
     from unikeel.snapshots.thin.reference import ThinPoolRef
 
 #: The store that every state root has.
@@ -25,7 +26,7 @@ _SOCKET: Final = "socket:"
 
 
 class Spares(NamedTuple):
-    """How many snapshots a thin pool may have ready in advance: for one parent, and in all."""
+    """How many snapshots a store may have ready in advance: for one parent, and in all."""
 
     per_parent: int = 0
     total: int = 0
@@ -69,6 +70,7 @@ def open_store(name: str, place: StorePlace, consumer: str) -> SnapshotStore:
             owner=place.owner,
             is_dead=place.is_dead,
             empty_size=place.empty_size,
+            spares=_limits(place),
         )
     if not place.pools:
         raise NotFound(f"there is no snapshot store {name!r}", f"the store of every state root is {FILE}")
@@ -89,7 +91,7 @@ def _in_pool(name: str, place: StorePlace, consumer: str) -> SnapshotStore:
 
 def _thin(pool: OpenPool, ref: ThinPoolRef, place: StorePlace, consumer: str) -> SnapshotStore:
     from unikeel.snapshots.pools.thin_store import PoolThinStore
-    from unikeel.snapshots.thin.spares import SpareLimits
+    from unikeel.snapshots.spares import NO_SPARES
 
     return PoolThinStore(
         pool,
@@ -99,14 +101,25 @@ def _thin(pool: OpenPool, ref: ThinPoolRef, place: StorePlace, consumer: str) ->
         owner=place.owner,
         is_dead=place.is_dead,
         empty_size=place.empty_size,
-        spares=SpareLimits(place.spares.per_parent, place.spares.total),
+        spares=_limits(place) or NO_SPARES,
     )
+
+
+def _limits(place: StorePlace) -> SpareLimits | None:
+    """What is made ahead; None: nothing, and nothing is imported for it."""
+    if not place.spares.total:
+        return None
+    from unikeel.snapshots.spares import SpareLimits
+
+    return SpareLimits(place.spares.per_parent, place.spares.total)
 
 
 class PoolFileStore(FileStore):
     """The store in a pool of the kind ``file``; closing it lets go of the pool."""
 
     def __init__(self, pool: OpenPool, place: StorePlace, consumer: str) -> None:
+        from unikeel.snapshots.pools.watching import Level
+
         self._pool = pool
         super().__init__(
             pool.directory,
@@ -117,6 +130,8 @@ class PoolFileStore(FileStore):
             empty_size=place.empty_size,
             store=pool.pool.store,
             admit=pool.watch.admit,
+            spares=_limits(place),
+            scarce=lambda: pool.watch.level() is not Level.FINE,
         )
 
     def close(self) -> None:

@@ -32,6 +32,7 @@ _FILE_POOL: Final = ("--type", "file", "--size", "16GiB", "--sparse")
 KINDS: Final[Mapping[str, Kind]] = {
     "file": Kind(),
     "file-xfs": Kind(),
+    "file-xfs-spare": Kind(spares=SPARES),
     "file-loop": Kind(_FILE_POOL),
     "thin": Kind(_THIN_POOL),
     "thin-spare": Kind(_THIN_POOL, SPARES),

@@ -65,7 +65,7 @@ class World(NamedTuple):
 
 WORLDS: Final = (
     World(NATIVE, "sid", "blockfile", ("file", "file-loop")),
-    World(NATIVE, "sid", "blockfile-xfs", ("file-xfs",)),
+    World(NATIVE, "sid", "blockfile-xfs", ("file-xfs", "file-xfs-spare")),
     World(VM, "vm", "devmapper", ("thin", "thin-spare")),
 )
 

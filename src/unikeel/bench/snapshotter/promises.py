@@ -40,9 +40,10 @@ TIMES: Final = (
     Times("unpack", "serial", "devmapper", "thin", "unpacking five layers", 1),
     Times("prepare", "serial", "blockfile", "file", "Prepare of 256 MB that hold 32 MB, ext4", 5),
     Times("prepare", "serial", "blockfile-xfs", "file-xfs", "the same on XFS", 1),
+    Times("prepare", "serial", "blockfile-xfs", "file-xfs-spare", "the same on XFS, with a spare", 1),
     Times("prepare", "serial", "blockfile", "file-loop", "our XFS on a loop file against ext4", 20),
 )
-_OURS: Final = ("thin", "thin-spare", "file", "file-loop", "file-xfs")
+_OURS: Final = ("thin", "thin-spare", "file", "file-loop", "file-xfs", "file-xfs-spare")
 
 
 _GOAL: Final = "the goal"

@@ -6,8 +6,8 @@ from unikeel.records.database import Database
 from unikeel.snapshots.pools.opening import OpenPool
 from unikeel.snapshots.pools.watching import Level
 from unikeel.snapshots.recorded import IsDead
+from unikeel.snapshots.spares import SpareLimits
 from unikeel.snapshots.thin.reference import ThinPoolRef
-from unikeel.snapshots.thin.spares import SpareLimits
 from unikeel.snapshots.thin.store import ThinStore
 
 

@@ -25,7 +25,8 @@ from unikeel.snapshots.contract import RAW_ONLY, Disk, How, Info, Kind, Mount, R
 from unikeel.snapshots.metadata import Metadata
 from unikeel.snapshots.recorded import IsDead, RecordedStore, everyone_lives
 from unikeel.snapshots.rows import Record
-from unikeel.snapshots.spare_records import SpareRecords
+from unikeel.snapshots.spare_records import SpareRecords, is_unpacking
+from unikeel.snapshots.spares import NO_SPARES, SpareLimits, Spares
 from unikeel.snapshots.thin.base import Base
 from unikeel.snapshots.thin.beside import Beside
 from unikeel.snapshots.thin.devices import ThinDevices
@@ -34,14 +35,11 @@ from unikeel.snapshots.thin.importing import fill_device
 from unikeel.snapshots.thin.locks import lock_file
 from unikeel.snapshots.thin.ownership import claim_pool
 from unikeel.snapshots.thin.reference import ThinPoolRef
-from unikeel.snapshots.thin.spares import SpareLimits, Spares
+from unikeel.snapshots.thin.spare_devices import SpareDevices
 from unikeel.snapshots.thin.tidying import ThinTidier
 
 #: The size of an empty file system, in bytes, unless the store is told another one. Only what is written to occupies anything.
 EMPTY_SIZE: Final = 10 << 30
-
-#: Spares that others made are used all the same.
-NO_SPARES: Final = SpareLimits(0, 0, 0.0)
 
 #: How often it is looked for committed snapshots' devices that can rest, and how long nobody must have been shown one, in seconds.
 _LOOK_SECONDS: Final = 60.0
@@ -102,7 +100,7 @@ class ThinStore(RecordedStore):
             self._base_maker = Base(self._devices, database, self._tidier, owner, is_dead, self._directory, empty_size)
             records = SpareRecords(database, store=pool.store, owner=owner)
             self._beside = Beside()
-            self._spares = Spares(records, self._devices, self._tidier, spares, scarce)
+            self._spares = Spares(records, SpareDevices(self._devices, self._tidier), spares, scarce)
         except BaseException:
             self._devices.close()
             raise
@@ -123,7 +121,7 @@ class ThinStore(RecordedStore):
             else:
                 with self._making(record):
                     path = self._make(record)
-        if not _is_unpacking(key):
+        if not is_unpacking(key):
             self._spares.asked_for(self._origin(record))
         failpoint("thin.prepare.done")
         return [Mount("ext4", path, _ACTIVE)]
@@ -340,8 +338,3 @@ class ThinStore(RecordedStore):
         self._spares.close()
         self._beside.close()
         self._devices.close()
-
-
-def _is_unpacking(key: str) -> bool:
-    """Whether a key is of containerd's unpacking of a layer, which is done once for each parent (``NAMESPACE/NUMBER/extract-…``)."""
-    return key.rpartition("/")[2].startswith("extract-")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unikeel.snapshots.thin.idle import PATIENCE, QUIET, Idleness
+from unikeel.snapshots.idle import PATIENCE, QUIET, Idleness
 
 
 class Clock:

@@ -1,7 +1,7 @@
 """Snapshots made ahead for parents in demand: giving one a name is all that a Prepare then has to do.
 
 A thread tops them up, one at a time and while the store is idle, within a budget. They are given back when nobody has asked for their parent for a
-while, when the pool is getting full, and with their parent, which they never keep from being removed.
+while, when room is getting scarce, and with their parent, which they never keep from being removed.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 
 from unikeel.errors import NotFound, UnikeelError
-from unikeel.lean import Final
+from unikeel.lean import Final, Protocol
 from unikeel.records.failpoint import failpoint
+from unikeel.snapshots.contract import How
+from unikeel.snapshots.idle import Idleness
 from unikeel.snapshots.rows import Record
 from unikeel.snapshots.spare_records import SpareRecords
-from unikeel.snapshots.thin.devices import ThinDevices
-from unikeel.snapshots.thin.errors import pool_errors
-from unikeel.snapshots.thin.idle import Idleness
-from unikeel.snapshots.thin.tidying import ThinTidier
 from unikeel.values import NamedTuple
 
 _log = logging.getLogger("unikeel.snapshots")
@@ -31,7 +29,7 @@ _LOOK: Final = 60.0
 class SpareLimits(NamedTuple):
     """How many spares there may be.
 
-    :ivar per_parent: for one parent; there are as many as there were Prepares lately, up to this. :ivar total: in the pool.
+    :ivar per_parent: for one parent; there are as many as there were Prepares lately, up to this. :ivar total: in the store.
     :ivar seconds: how long a parent counts as in demand after the last Prepare on it.
     """
 
@@ -40,23 +38,50 @@ class SpareLimits(NamedTuple):
     seconds: float = 3600.0
 
 
-class Spares:
-    """The spares of one pool, kept by this process.
+#: Spares that others made are used all the same.
+NO_SPARES: Final = SpareLimits(0, 0, 0.0)
 
-    :param scarce: whether the pool is getting full, so that spares are given back and none are made.
+
+class SpareContent(Protocol):
+    """How a back end makes a spare and takes it away.
+
+    :ivar point: how the names of its fail points begin.
+    """
+
+    @property
+    def point(self) -> str: ...
+
+    def make(self, record: Record, origin: int) -> How:
+        """Make the content of an announced spare from what the committed record of this id has; how it was made."""
+
+    def is_there(self, number: int) -> bool:
+        """Whether a spare's content is ready to be shown."""
+
+    def undo(self, record: Record) -> None:
+        """Take away what was half made: first the content, then the record that tells of it."""
+
+    def cleanup(self) -> int:
+        """Take away the content of what is in the trash; how many those were."""
+
+    def errors(self, doing: str) -> AbstractContextManager[None]:
+        """Turns what the system answers into our errors; ``doing`` completes "cannot …"."""
+
+
+class Spares:
+    """The spares of one store, kept by this process.
+
+    :param scarce: whether the store is getting full, so that spares are given back and none are made.
     """
 
     def __init__(
         self,
         records: SpareRecords,
-        devices: ThinDevices,
-        tidier: ThinTidier,
+        content: SpareContent,
         limits: SpareLimits,
         scarce: Callable[[], bool],
     ) -> None:
         self._records = records
-        self._devices = devices
-        self._tidier = tidier
+        self._content = content
         self._limits = limits
         self._scarce = scarce
         self._demand: dict[int, list[float]] = {}
@@ -105,27 +130,24 @@ class Spares:
     def make(self, origin: int) -> Record:
         """Make one spare. :raise NotFound: there is no committed snapshot of this id any more."""
         record = self._records.begin(origin)
-        failpoint("thin.spare.recorded")
+        failpoint(f"{self._content.point}.spare.recorded")
         try:
-            with pool_errors(self._devices.pool.name, "make a spare snapshot"):
-                self._devices.snapshot(record.id, origin)
-                failpoint("thin.spare.snapped")
-                self._devices.show_new(record.id, record.virtual_size)
-                self._records.finish(record, origin)
+            with self._content.errors("make a spare snapshot"):
+                self._records.finish(record, origin, self._content.make(record, origin))
         except BaseException:
             with suppress(UnikeelError, OSError):
-                self._tidier.undo(record)
+                self._content.undo(record)
             raise
-        failpoint("thin.spare.done")
+        failpoint(f"{self._content.point}.spare.done")
         return record
 
     def give_back(self, numbers: list[int] | None = None) -> int:
-        """Give spares back, all if not told which; returns how many. Their devices go with the next cleanup."""
+        """Give spares back, all if not told which; returns how many. Their content goes with the next cleanup."""
         return self._records.drop(list(self._records.all()) if numbers is None else numbers)
 
     def drop_resting(self) -> int:
-        """Give those back whose device is not active, as after a reboot; returns how many."""
-        resting = [number for number in self._records.all() if not self._devices.is_ready(number)]
+        """Give those back whose content is not ready, such as devices after a reboot; returns how many."""
+        resting = [number for number in self._records.all() if not self._content.is_there(number)]
         return self._records.drop(resting) if resting else 0
 
     # --- the thread ---------------------------------------------------------------------------------------------------------
@@ -176,7 +198,7 @@ class Spares:
 
     def _give_back_and_clean(self, numbers: list[int]) -> None:
         if self.give_back(numbers):
-            self._tidier.cleanup()
+            self._content.cleanup()
 
     def _wanted(self, have: dict[int, int]) -> dict[int, int]:
         """How many spares each parent in demand should have, the latest asked for first. Whose spares are found for the first time was asked for by somebody
