@@ -57,6 +57,14 @@ def test_a_whole_run_has_enough_samples() -> None:
         assert rounds["hundred"] >= (3 if world.where == VM else 0)
 
 
+def test_one_group_alone() -> None:
+    parsed = arguments(["--only", "prepare", "--group", "full", "--snapshotter", "thin"])
+    plan = planned(parsed)
+    assert [block.group for world in plan.worlds() for block in plan.blocks(world)] == ["full"]
+    with pytest.raises(SystemExit):
+        arguments(["--only", "unpack", "--group", "full"])
+
+
 def test_a_quick_run_is_small() -> None:
     plan = Plan(quick=True)
     [world] = plan.worlds()

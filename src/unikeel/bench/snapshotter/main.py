@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from unikeel.bench.running import Run, command
 from unikeel.bench.snapshotter import promises, report, worlds
-from unikeel.bench.snapshotter.plan import METRICS, NATIVE, VM, WORLDS, Plan
+from unikeel.bench.snapshotter.plan import GROUPS, METRICS, NATIVE, VM, WORLDS, Plan
 
 OUTPUT = os.path.join("build", "bench", "snapshotter.json")
 _PATIENCE = 0.5
@@ -22,6 +22,10 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="few samples, one containerd: does it all work?")
     parser.add_argument("--only", action="append", metavar="METRIC", choices=METRICS, help=", ".join(METRICS))
+    groups = [group.name for group in GROUPS]
+    parser.add_argument(
+        "--group", action="append", metavar="GROUP", choices=groups, help=f"of samples: {', '.join(groups)}"
+    )
     parser.add_argument("--where", default="", choices=(NATIVE, VM), help="only on this host, or only in the machine")
     names = list(dict.fromkeys(name for world in WORLDS for name in world.contenders))
     parser.add_argument("--snapshotter", action="append", choices=names, help="only this one; may be repeated")
@@ -38,15 +42,26 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parsed = parser.parse_args(argv)
     if parsed.samples < 0 or parsed.full < 0:
         parser.error("--samples and --full must be positive")
-    if not planned(parsed).worlds():
+    plan = planned(parsed)
+    if not plan.worlds():
         parser.error("there is no such world")
+    if not plan.groups():
+        parser.error("no sample of these groups gives that metric")
     return parsed
 
 
 def planned(parsed: argparse.Namespace) -> Plan:
     """The plan of some options."""
     metrics = tuple(dict.fromkeys(parsed.only or METRICS))
-    return Plan(metrics, parsed.where, tuple(parsed.snapshotter or ()), parsed.samples, parsed.full, parsed.quick)
+    return Plan(
+        metrics,
+        parsed.where,
+        tuple(parsed.snapshotter or ()),
+        parsed.samples,
+        parsed.full,
+        parsed.quick,
+        tuple(parsed.group or ()),
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

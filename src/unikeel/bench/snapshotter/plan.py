@@ -133,7 +133,7 @@ class Block(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is asked for; ``samples`` 0: as many as each group needs; ``full`` 0: 5,000. ``where`` and ``snapshotters`` empty: all."""
+    """What is asked for; ``samples`` 0: as many as each group needs; ``full`` 0: 5,000. ``where``, ``snapshotters`` and ``among``, which names groups, empty: all."""
 
     metrics: tuple[str, ...] = tuple(METRICS)
     where: str = ""
@@ -141,6 +141,7 @@ class Plan(NamedTuple):
     samples: int = 0
     full: int = 0
     quick: bool = False
+    among: tuple[str, ...] = ()
 
     def worlds(self) -> list[World]:
         """Where it is measured, with ``quick`` the first of those; of the contenders only those asked for."""
@@ -154,7 +155,7 @@ class Plan(NamedTuple):
     def groups(self) -> list[Group]:
         """The groups that the metrics need."""
         wanted = {name for metric in self.metrics for name in METRICS[metric]}
-        return [group for group in GROUPS if group.name in wanted]
+        return [group for group in GROUPS if group.name in wanted and group.name in (self.among or wanted)]
 
     def blocks(self, world: World) -> Iterator[Block]:
         """What is run in a world, in order."""
