@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lab.place import Place
 
 #: containerd's name in the daemon's configuration.
-_SOCKET: Final = "containerd"
+SOCKET: Final = "containerd"
 _MINUTE: Final = 60.0
 #: As many as are wanted at once in a crowd.
 SPARES: Final = 16
@@ -41,7 +41,7 @@ KINDS: Final[Mapping[str, Kind]] = {
 
 def socket(name: str) -> str:
     """Where a contender of ours listens."""
-    return f"/run/unikeel-{name}/snapshots/{_SOCKET}.sock"
+    return f"/run/unikeel-{name}/snapshots/{SOCKET}.sock"
 
 
 def records(name: str) -> str:
@@ -59,13 +59,17 @@ def _pool(name: str) -> str:
     return f"bench-{name}"
 
 
+def store(name: str) -> str:
+    """What the store is called in a contender's state root."""
+    return _pool(name) if KINDS[name].pool else "file"
+
+
 def configuration(name: str) -> str:
     """The daemon's configuration file."""
     kind = KINDS[name]
-    store = _pool(name) if kind.pool else "file"
     return (
         f'root = "/var/lib/unikeel/{name}"\nrun_root = "/run/unikeel-{name}"\n'
-        f'[snapshotter]\nstore = "{store}"\nsockets = "{_SOCKET}"\nempty_size = "{SIZE_MIB}MiB"\n'
+        f'[snapshotter]\nstore = "{store(name)}"\nsockets = "{SOCKET}"\nempty_size = "{SIZE_MIB}MiB"\n'
         f"spares = {kind.spares}\nspares_total = {kind.spares}\n"
     )
 

@@ -100,7 +100,7 @@ GROUPS: Final = (
     # A hundred copies of 256 MB are more than a host may have room for.
     Group("hundred", (0, 5, 1), (3, 1), (100, 100, 5), (30.0, 40.0)),
     Group("unpack", (10, 10, 1), (5, 5), (5, 5, 5), (3.0, 20.0)),
-    Group("full", (1, 1, 1), (1, 1), (5000, 5000, 30), (200.0, 600.0)),
+    Group("full", (1, 1, 1), (1, 1), (5000, 5000, 30), (60.0, 300.0)),
 )
 #: The contenders whose stores are filled.
 FILLED: Final = ("thin", "file-loop", "file-xfs")

@@ -11,12 +11,11 @@ import os
 import time
 from typing import Final
 
+from unikeel.bench.snapshotter.inside.filling import fill
 from unikeel.bench.snapshotter.inside.session import LONG, Contender, Session, ms_since
 from unikeel.containerd.snapshots import Snapshots
 from unikeel.errors import UnikeelError
 
-#: How many are made at once where it is not timed.
-_AT_ONCE: Final = 8
 #: Seconds for each snapshot in it that a store rests after everything was written, until it is timed.
 _REST: Final = 0.002
 
@@ -31,23 +30,14 @@ async def measure(session: Session) -> None:
         parent = await session.parent_at_socket(contender)
         there = 0
         for siblings in (request.few, request.many):
-            await _fill(session, store, parent, siblings - there)
+            names = [session.name("full") for _ in range(siblings - there)]
+            await asyncio.to_thread(fill, contender, parent, names)
             there = siblings
             await asyncio.to_thread(os.sync)
             await asyncio.sleep(siblings * _REST)
             session.begin_round()
             for number in range(request.samples + 1):
                 await _sample(session, contender, store, parent, siblings, count=number > 0)
-
-
-async def _fill(session: Session, store: Snapshots, parent: str, count: int) -> None:
-    limit = asyncio.Semaphore(_AT_ONCE)
-
-    async def one() -> None:
-        async with limit:
-            await store.prepare(session.name("full"), parent, timeout=LONG)
-
-    await asyncio.gather(*(one() for _ in range(count)))
 
 
 async def _sample(
