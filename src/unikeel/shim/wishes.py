@@ -113,7 +113,7 @@ def from_annotations(annotations: Mapping[str, str]) -> Wishes:
             continue
         row = ANNOTATIONS.get(key)
         if row is None:
-            near = nearest(key, ANNOTATIONS)
+            near = nearest(key, (*ANNOTATIONS, *FIELDS))
             raise InvalidArgument(
                 f"the annotation {quote(key)} is unknown",
                 f"did you mean {near}?" if near else f"known: {', '.join(ANNOTATIONS)}",
