@@ -148,14 +148,32 @@ def test_a_view_in_use_stays(world: ContainerdWorld, monkeypatch: pytest.MonkeyP
     serve(world, Choice.VIEW)
     used = [True]
     monkeypatch.setattr(reach, "is_mounted", lambda _path: used[0])
-    device = [["ext4", "/dev/mapper/pool-snap-1", "", []]]
-    for view in world.views():
+    for number, view in enumerate(world.views()):
+        device = [["ext4", f"/dev/mapper/pool-snap-{number}", "", []]]
         world.snapshots._shelf.put(view, {**world.snapshots._shelf.get(view), "mounts": device})
     world.files.release("c1")
     assert world.files.drop_idle() == []
     assert len(world.views()) == 2
     used[0] = False
     world.files.tick()
+    assert world.leftovers() == []
+
+
+def test_a_view_goes_whose_device_another_one_has_too(world: ContainerdWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own thin snapshots: the device is the parent's, and stays while the shared view is mounted."""
+    serve(world, Choice.SHARED_VIEW, "c2")
+    serve(world, Choice.VIEW)
+    monkeypatch.setattr(reach, "is_mounted", lambda _path: True)
+    for view in world.views():
+        device = [["ext4", "/dev/mapper/pool-7", "", []]]
+        world.snapshots._shelf.put(view, {**world.snapshots._shelf.get(view), "mounts": device})
+    world.files.release("c1")
+    assert len(world.views()) == len(world.containerd.leases.names()) == 1
+    world.files.release("c2")
+    world.files.drop_idle()
+    assert len(world.views()) == 1  # nobody else has it
+    monkeypatch.undo()
+    world.files.collect()
     assert world.leftovers() == []
 
 

@@ -207,10 +207,11 @@ class BootFiles:
         return listing(self._ledger, self._strategies.shared.keys(), self._strategies.copies.size)
 
     def collect(self, *, everything: bool = False) -> list[Freed]:
-        """Take away what nobody uses: what is over the bound, or ``everything`` unused; and idle shared views."""
+        """Take away what nobody uses: what is over the bound, or ``everything`` unused; idle shared views; what could not be given back before."""
         freed = self._strategies.cache.trim(0 if everything else None)
         freed += self._strategies.cache.sweep()
         freed += self._strategies.shared.drop_idle()
+        self._reach.tend()
         with self._ledger.database.write() as cursor:
             self._ledger.forget_parents_in(cursor)
         from unikeel.kernel import locks

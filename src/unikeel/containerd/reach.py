@@ -207,7 +207,8 @@ class ContainerdReach:
             return
         containerd = self._containerd(row.consumer)
         with contextlib.suppress(NotFound):
-            self._check_unused(row.view, self._bridge.call(containerd.views.mounts(row), _CALLS))
+            mounts = self._bridge.call(containerd.views.mounts(row), _CALLS)
+            self._check_unused(row.view, [mount for mount in mounts if not self._is_shared(row, mount)])
         self._bridge.call(containerd.views.remove(row), _CALLS)
         self._rows.remove(row)
 
@@ -216,6 +217,20 @@ class ContainerdReach:
         for mount in mounts:
             if mount.source.startswith("/dev/") and is_mounted(mount.source):
                 raise Unavailable(f"the view {view} is in use: files on {mount.source} are open")
+
+    def _is_shared(self, row: ReachedRow, mount: Mount) -> bool:
+        """Whether a view is on a device that another view of ours has, too. A snapshotter that does so (our own, thin) does not take it away with one of them."""
+        if not is_mounted(mount.source):
+            return False  # then it does not matter
+        containerd = self._containerd(row.consumer)
+        for other in self._rows.all(row.consumer):
+            alike = (other.namespace, other.snapshotter, other.parent) == (row.namespace, row.snapshotter, row.parent)
+            if alike and other.view != row.view and not other.giving:
+                with contextlib.suppress(NotFound):
+                    found = self._bridge.call(containerd.views.mounts(other), _CALLS)
+                    if mount.source in [one.source for one in found]:
+                        return True
+        return False
 
     # -- from time to time ------------------------------------------------------------------------------------------
 
