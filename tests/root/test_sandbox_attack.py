@@ -215,9 +215,9 @@ def test_what_the_kernel_says_of_it(stage: Stage, monkeypatch: pytest.MonkeyPatc
 
 
 def _limit(ident: str, first: str, second: str) -> str:
-    from unikeel.sandbox.remains import cgroups
+    from unikeel.sandbox.remains import cgroup_path, cgroups
 
-    for place in cgroups(ident):
+    for place in cgroups(cgroup_path(ident)):
         for name in (first, second):
             if os.path.exists(os.path.join(place, name)):
                 with open(os.path.join(place, name), encoding="ascii") as file:
