@@ -103,7 +103,7 @@ def test_the_first_snapshot_starts_the_service(machine: Machine) -> None:
     assert state(machine) != "active"
     words = ("snapshots", "--snapshotter", "unikeel")
     machine.ctr(*words, "prepare", "first", timeout=_PATIENCE)
-    assert state(machine) == "active"
+    until(lambda: state(machine) == "active", "it is answered before systemd has taken note", _PATIENCE)
     kill_keeper(machine)
     until(lambda: machine.ctr(*words, "info", "first", check=False).returncode == 0, "it is there", _PATIENCE)
     machine.ctr(*words, "rm", "first")
@@ -113,7 +113,7 @@ def test_the_first_snapshot_starts_the_service(machine: Machine) -> None:
 def test_the_first_task_starts_the_service(machine: Machine) -> None:
     assert state(machine) != "active"
     detached(machine, "first", "wait")
-    assert state(machine) == "active"
+    until(lambda: state(machine) == "active", "systemd has taken note", _PATIENCE)
     assert main_pid(machine) > 1
     assert tasks(machine)["first"][1] == "RUNNING"
     timeline = machine.run(["unikeel", "timeline", "--json", "first"], timeout=_PATIENCE).stdout
