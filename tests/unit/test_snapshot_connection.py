@@ -319,6 +319,8 @@ def test_headers_by_a_table_and_in_pieces() -> None:
         frame(frames.CONTINUATION, 4, 1, b""),
         frame(frames.DATA, 0, 1, b""),
         frame(frames.DATA, 0, 0, b""),
+        asked(1, path="/s/Late") + frame(frames.DATA, frames.END_STREAM, 1, message(b"?")),
+        asked(1, path="/s/Late") + frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, 1, headers()),
         frame(frames.PING, 0, 0, b"short"),
         frame(frames.WINDOW, 0, 0, b"short"),
         frame(frames.WINDOW, 0, 0, b"\x7f\xff\xff\xff"),

@@ -52,14 +52,15 @@ class Refusal(Exception):
 
 
 class _Stream:
-    """A call. ``data`` is what came of the request, ``out`` what waits for the peer's window, ``trailers`` what comes after that."""
+    """A call. ``data`` is what came of the request, ``whole`` that it has ended, ``out`` what waits for the peer's window, ``trailers`` what comes after that."""
 
-    __slots__ = ("data", "out", "path", "room", "trailers", "window")
+    __slots__ = ("data", "out", "path", "room", "trailers", "whole", "window")
 
     def __init__(self, path: str, window: int) -> None:
         self.path = path
         self.window = window
         self.data = bytearray()
+        self.whole = False
         self.out = bytearray()
         self.trailers = b""
         #: Somebody waits until ``out`` is sent.
@@ -278,8 +279,11 @@ class Connection(asyncio.Protocol):
             raise ValueError("it begins more than it ends")
 
     def _whole(self, number: int) -> None:
-        """A request is there."""
+        """A request is there. :raise ValueError: it was there before: what follows its end would be done again."""
         stream = self._streams[number]
+        if stream.whole:
+            raise ValueError("a request ends twice")
+        stream.whole = True
         data, stream.data = stream.data, bytearray()
         method = self._methods.get(stream.path)
         if method is None:
