@@ -71,7 +71,8 @@ test-full: packages venv samples bytecode launcher ## every tier in its long for
 	@for seed in 1 2 3 4 5; do $(BIN)/python -m pytest -q tests/unit --hypothesis-seed=$$seed; done
 	@export UNIKEEL_LONG=1; $(call run_tiers)
 
-matrix: packages venv samples bytecode launcher ## boot every pair that this machine can, with each kind of root; the table of docs/matrix.md (as root)
+matrix: packages venv bytecode launcher ## boot every pair that this machine can, with each kind of root; the table of docs/matrix.md (as root)
+	@$(BIN)/python -m samples.build >&2  # what is printed is the page
 	@PYTHONPATH=tests:. $(BIN)/python tests/matrix.py
 
 bench: packages venv samples bytecode ## measure; the table, and build/bench/main.json (as root)
