@@ -16,6 +16,10 @@ from engine_leftovers import limit
 from keeper_world import FRAME, Caller, World, request, until, world
 from unikeel.errors import Internal, Unavailable
 from unikeel.keeper.client import KeeperClient, KeeperSettings
+from unikeel.keeper.listeners import Listeners
+from unikeel.keeper.loop import Loop
+from unikeel.keeper.systemd import Manager
+from unikeel.keeper.waiting import Waiting
 
 
 @pytest.fixture
@@ -339,24 +343,85 @@ def test_strangers_are_turned_away(place: World) -> None:
     assert isinstance(place.caller(), Caller)
 
 
-def test_a_socket_that_is_only_held(place: World) -> None:
-    """Whoever connects to it waits for the daemon to accept, over the death of one, too; the keeper does not touch the connection."""
+_GREETING = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+
+def test_a_socket_that_is_lent(place: World) -> None:
+    """The daemon takes its connections; those that come when it has died are greeted, and wait for the next one."""
     path = f"{place.directory}/held.sock"
     with place.client.listener("one", path) as first:
         inode = os.stat(path).st_ino
-        waiting = Caller(path)
-        place.callers.append(waiting)
+        caller = place.caller("held.sock")
+        with first.accept()[0] as taken:
+            taken.sendall(b"x")
+        assert caller.read(1) == b"x"
+        queued = place.caller("held.sock")
+        place.touch("deaf")
         place.kill_daemon()
-        with place.client.listener("one", path) as again:
-            assert os.stat(path).st_ino == inode
-            assert again.getsockname() == first.getsockname()
-            taken, _ = again.accept()
-            with taken:
-                taken.sendall(b"x")
-                assert waiting.read(1) == b"x"
+    callers = [queued, *(place.caller("held.sock") for _ in range(20))]
+    for number, each in enumerate(callers):
+        assert each.read(len(_GREETING)) == _GREETING
+        each.socket.sendall(bytes([number]))
+    left = place.caller("held.sock")
+    left.read(len(_GREETING))
+    assert place.hello()["waiting"] == len(callers) + 1
+    left.close()
+    until(lambda: place.hello()["waiting"] == len(callers), "nobody sees that one has left")
+    with place.client.listener("one", path) as again:
+        assert os.stat(path).st_ino == inode
+        late = place.caller("held.sock")
+        waiting = place.client.waiting("one")
+        assert [sock.recv(9) for sock in waiting] == [bytes([number]) for number in range(len(callers))]
+        waiting[3].sendall(b"answer")
+        assert callers[3].read(6) == b"answer"
+        assert place.client.waiting("one") == []
+        again.accept()[0].close()
+        assert late.socket.recv(1) == b"", "it is not greeted here"
+    for sock in waiting:
+        sock.close()
+
+
+def test_nobody_waits_for_what_the_daemon_does_not_serve(place: World) -> None:
+    path = f"{place.directory}/held.sock"
+    place.client.listener("one", path).close()
+    place.touch("deaf")
+    place.kill_daemon()
+    caller = place.caller("held.sock")
+    assert caller.read(len(_GREETING)) == _GREETING
+    os.unlink(f"{place.directory}/deaf")
+    place.kill_daemon()
+    place.wait_ready(None)
+    assert caller.socket.recv(1) == b""
+    assert place.caller("held.sock").silent()
+    assert place.hello()["waiting"] == 0
+
+
+def test_nobody_waits_for_ever() -> None:
+    loop = Loop(lambda _: None)
+    waiting = Waiting(loop, Listeners(loop, Manager(loop), lambda _listening, _sock: None))
+    begin = time.monotonic()
+    pairs = [socket.socketpair() for _ in range(40)]
+    for ours, theirs in pairs:
+        waiting.accepted("held:one", ours)
+        assert theirs.recv(100) == _GREETING
+    due = waiting.due()
+    assert due is not None
+    assert due > begin
+    waiting.tick(due)
+    assert len(waiting) < 40
+    waiting.tick(due + 3600)
+    assert (len(waiting), waiting.due()) == (0, None)
+    assert [theirs.recv(1) for _, theirs in pairs] == [b""] * 40
+    for _, theirs in pairs:
+        theirs.close()
+
+
+def test_the_names_and_paths_of_lent_sockets(place: World) -> None:
+    path = f"{place.directory}/held.sock"
+    place.client.listener("one", path).close()
     with pytest.raises(Internal, match="listens at"):
         place.client.listener("one", f"{place.directory}/elsewhere.sock")
-    with pytest.raises(Internal, match="only held"):
+    with pytest.raises(Internal, match="no socket that is lent"):
         place.client.ask({"op": "listener", "name": "launch", "path": f"{place.directory}/launch.sock"})
     place.client.listener("two", f"{place.directory}/two.sock").close()
     place.client.hold_only(["two"])

@@ -1,7 +1,7 @@
 """The daemon's snapshotter: a socket for each consumer, a store behind each, and what is due from time to time.
 
-Consumers are named in the configuration (``snapshotter.sockets``). The sockets are held by the keeper, so that a containerd which calls while
-one daemon ends and the next begins waits instead of being refused. A store is opened with its first call. One process serves the
+Consumers are named in the configuration (``snapshotter.sockets``). The sockets are lent by the keeper, so that a containerd which calls while
+one daemon ends and the next begins waits instead of being refused: it hands over who came meanwhile. A store is opened with its first call. One process serves the
 snapshots of a state root; where another one does already, this one has no snapshotter and says so.
 """
 
@@ -93,8 +93,8 @@ class Snapshotter:
         await self._workers.run(self.pools.begin)
         await self._workers.run(lambda: self._keeper.hold_only(consumer.name for consumer in self._consumers))
         for consumer in self._consumers:
-            sock = await self._workers.run(lambda consumer=consumer: self._listen(consumer))  # type: ignore[misc]
-            consumer.serving = Serving(sock, consumer.service)
+            sock, waiting = await self._workers.run(lambda consumer=consumer: self._listen(consumer))  # type: ignore[misc]
+            consumer.serving = Serving(sock, consumer.service, waiting)
             consumer.serving.begin()
             _LOG.info("serving the snapshots of %s at %s", consumer.name, consumer.path)
         self._tending = asyncio.get_running_loop().create_task(self._tend())
@@ -104,7 +104,12 @@ class Snapshotter:
             os.makedirs(os.path.dirname(consumer.path), mode=0o700, exist_ok=True)
         except OSError as error:
             raise of_system(error) from error
-        return self._keeper.listener(consumer.name, consumer.path)
+        sock = self._keeper.listener(consumer.name, consumer.path)
+        try:
+            return sock, self._keeper.waiting(consumer.name)
+        except BaseException:
+            sock.close()
+            raise
 
     async def try_to_begin(self) -> None:
         """The same; another process that serves them is fine, and what fails otherwise is told in the log."""

@@ -231,6 +231,24 @@ class KeeperClient:
         _, fds = self._request({"op": "listener", "name": f"held:{name}", "path": path})
         return socket.socket(fileno=fds[0])
 
+    def waiting(self, name: str) -> list[socket.socket]:
+        """Connections that came to it while nobody took them, the caller's from now on. After :meth:`listener` there come no more; the server's first
+        settings of HTTP/2, empty ones, are sent already.
+        """
+        import socket
+
+        found: list[socket.socket] = []
+        try:
+            while True:
+                _, fds = self._request({"op": "waiting", "name": f"held:{name}"})
+                if not fds:
+                    return found
+                found += (socket.socket(fileno=fd) for fd in fds)
+        except BaseException:
+            for sock in found:
+                sock.close()
+            raise
+
     def unlisten(self, name: str) -> None:
         """Have it listen no more; connections stay."""
         self._request({"op": "unlisten", "name": name})

@@ -17,6 +17,7 @@ from unikeel.keeper.monitors import Monitors
 from unikeel.keeper.relay import Relays
 from unikeel.keeper.supervisor import Daemon, Supervisor
 from unikeel.keeper.systemd import STORED, Manager
+from unikeel.keeper.waiting import Waiting
 
 #: What the service manager may call the sockets that it makes itself, and what they are here.
 _GIVEN = {"launch": "launch", "snapshots": f"{HELD}containerd"}
@@ -31,7 +32,8 @@ class DaemonMode:
         self._front = Front(loop, manager)
         self._relays = Relays(loop, manager)
         self._listeners = Listeners(loop, manager, self._accepted)
-        self._supervisor = Supervisor(loop, children, self._front, daemon, manager, host)
+        self._waiting = Waiting(loop, self._listeners)
+        self._supervisor = Supervisor(loop, children, self._front, self._waiting, daemon, manager, host)
         self.stop = self._supervisor.stop
 
     @property
@@ -42,18 +44,21 @@ class DaemonMode:
     def _accepted(self, listening: Listening, sock: socket.socket) -> None:
         if listening.upstream:
             self._relays.accepted(listening.upstream, sock)
+        elif listening.name.startswith(HELD):
+            self._waiting.accepted(listening.name, sock)
         else:
             self._front.accepted(listening.name, sock)
 
     def due(self) -> list[float | None]:
         """When :meth:`tick` is to be called next."""
-        return [self._supervisor.due(), self._listeners.due(), self._front.due()]
+        return [self._supervisor.due(), self._listeners.due(), self._front.due(), self._waiting.due()]
 
     def tick(self, now: float) -> None:
         """Do what is due."""
         self._supervisor.tick(now)
         self._listeners.tick(now)
         self._front.tick(now)
+        self._waiting.tick(now)
 
     def leave(self) -> None:
         """The keeper ends in order."""
@@ -124,6 +129,7 @@ class DaemonMode:
         return {
             "listen": self._listen,
             "listener": self._listener,
+            "waiting": self._take,
             "unlisten": self._unlisten,
             "hold only": self._hold_only,
             "relay": self._relay,
@@ -138,6 +144,7 @@ class DaemonMode:
             "restarts": supervisor.restarts,
             "ready": supervisor.ready,
             "connections": len(self._front),
+            "waiting": len(self._waiting),
             "relays": len(self._relays),
             "buffered": self._front.buffered,
         }
@@ -147,14 +154,18 @@ class DaemonMode:
         self._loop.answer(connection, {"ok": True})
 
     def _listener(self, connection: socket.socket, message: wire.Message, _fds: list[int]) -> None:
-        """A socket that is only held here, made if there is none yet."""
+        """A socket is lent to the daemon, made if there is none yet."""
         name = str(message["name"])
         if not name.startswith(HELD):
-            raise ValueError(f"{name} is no socket that is only held")
+            raise ValueError(f"{name} is no socket that is lent")
         self._listeners.listen(name, str(message["path"]))
-        sock = self._listeners.get(name)
-        assert sock is not None
-        self._loop.answer(connection, {"ok": True}, (sock.fileno(),))
+        self._loop.answer(connection, {"ok": True}, (self._listeners.lend(name).fileno(),))
+
+    def _take(self, connection: socket.socket, message: wire.Message, _fds: list[int]) -> None:
+        """Some of those who wait at a socket, who are the daemon's from now on; none: there are no more."""
+        socks = self._waiting.some(str(message["name"]))
+        self._loop.answer(connection, {"ok": True}, tuple(sock.fileno() for sock in socks))
+        self._waiting.given(socks)
 
     def _unlisten(self, connection: socket.socket, message: wire.Message, _fds: list[int]) -> None:
         self._listeners.close(str(message["name"]))

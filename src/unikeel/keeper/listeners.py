@@ -1,7 +1,7 @@
 """The sockets on which containerd and its launcher find the daemon: they outlive it, as do the connections that they take.
 
-One whose name begins with :data:`HELD` is only held here: the daemon has a copy of it and takes the connections itself, which end with it; while there is no
-daemon, those that come wait in the socket's queue.
+One whose name begins with :data:`HELD` is lent to the daemon, which takes the connections itself; they end with it. Those that come while it is not lent are
+taken here (see :mod:`.waiting`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from unikeel.keeper.wire import short_path
 
 _PAUSE_SECONDS: Final = 0.1
 _BACKLOG: Final = 4096
-#: How names of sockets begin whose connections the daemon takes itself.
+#: How names of sockets begin that are lent to the daemon.
 HELD: Final = "held:"
 
 
@@ -48,6 +48,9 @@ class Listeners:
         self._manager = manager
         self._accepted = accepted
         self._all: dict[str, Listening] = {}
+        self._lent: set[str] = set()
+        #: The daemon serves, and what it has not borrowed nobody takes connections of.
+        self._settled = False
         self._paused: list[Listening] = []
         self._resume_at = 0.0
 
@@ -111,13 +114,32 @@ class Listeners:
         self._all[listening.name] = listening
         self._register(listening)
 
-    def get(self, name: str) -> socket.socket | None:
-        """The socket of this name, still ours."""
-        listening = self._all.get(name)
-        return None if listening is None else listening.socket
+    def lend(self, name: str) -> socket.socket:
+        """The socket of this name for the daemon, which takes its connections from now on. :raise KeyError: there is none."""
+        listening = self._all[name]
+        self._lent.add(name)
+        self._loop.forget(listening.socket.fileno())
+        return listening.socket
+
+    def settle(self) -> set[str]:
+        """The daemon serves: those that it has not borrowed take no connections any more. The names of those that it has."""
+        self._settled = True
+        for listening in self._all.values():
+            if listening.name.startswith(HELD):
+                self._loop.forget(listening.socket.fileno())
+        return set(self._lent)
+
+    def take_back(self) -> None:
+        """The daemon has ended."""
+        self._lent.clear()
+        self._settled = False
+        for listening in self._all.values():
+            if listening.name.startswith(HELD) and listening not in self._paused:
+                self._loop.forget(listening.socket.fileno())
+                self._register(listening)
 
     def _register(self, listening: Listening) -> None:
-        if listening.name.startswith(HELD):
+        if listening.name.startswith(HELD) and (self._settled or listening.name in self._lent):
             return
         self._loop.add(listening.socket.fileno(), lambda: self._accept(listening))
 
@@ -156,6 +178,7 @@ class Listeners:
         listening = self._all.pop(name, None)
         if listening is None:
             return
+        self._lent.discard(name)
         self._loop.forget(listening.socket.fileno())
         listening.socket.close()
         if listening.key:

@@ -24,6 +24,7 @@ from unikeel.keeper.loop import Loop, bound, say
 from unikeel.keeper.processes import start_time
 from unikeel.keeper.reaper import enter
 from unikeel.keeper.systemd import Manager
+from unikeel.keeper.waiting import Waiting
 
 _PAUSES: Final = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)
 #: One that has served for so long has proved itself.
@@ -49,11 +50,19 @@ class Supervisor:
     """One daemon at a time. ``host``: the host's mount namespace as a descriptor, if ours is another one; else -1."""
 
     def __init__(
-        self, loop: Loop, children: Children, front: Front, daemon: Daemon, manager: Manager, host: int
+        self,
+        loop: Loop,
+        children: Children,
+        front: Front,
+        waiting: Waiting,
+        daemon: Daemon,
+        manager: Manager,
+        host: int,
     ) -> None:
         self._loop = loop
         self._children = children
         self._front = front
+        self._waiting = waiting
         self._daemon = daemon
         self._manager = manager
         self._host = host
@@ -174,6 +183,7 @@ class Supervisor:
         self._ready_at = time.monotonic()
         failpoint("keeper.daemon.ready")
         self._front.serving(self._link)
+        self._waiting.serving()
         self._tell(f"serving, daemon {self.pid}", "READY=1", f"MAINPID={os.getpid()}")
 
     def said_frame(self, number: int, frame: bytes) -> None:
@@ -211,6 +221,7 @@ class Supervisor:
         if served >= _PROVED_SECONDS:
             self._pause = 0
         self._front.gone(in_order=self._stopping)
+        self._waiting.gone(in_order=self._stopping)
         if not self._stopping:
             self._tell(f"the daemon has ended ({how}) and is started again")
             self._again()
@@ -255,6 +266,7 @@ class Supervisor:
             return
         self._stopping = True
         failpoint("keeper.daemon.stop")
+        self._waiting.stop()
         self._manager.tell("STOPPING=1\nSTATUS=waiting for the daemon to end")
         if self.pid:
             self._children.kill(self.pid, signal.SIGTERM)

@@ -1,7 +1,7 @@
 """A listening unix socket, on which the snapshots service is answered over gRPC.
 
 The socket is somebody else's (the keeper's): it is never closed for others, and the file at its path stays, so that a client which comes while
-one process ends and the next begins waits in the queue instead of being refused. Only root and our own user are answered.
+one process ends and the next begins is greeted by the keeper, and waits, instead of being refused. Only root and our own user are answered.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Sequence
 
 from unikeel.lean import Final
 from unikeel.snapshots.service.connection import Connection
@@ -46,10 +47,11 @@ class _Clients:
 
 
 class Serving:
-    """Serves one socket from :meth:`begin` to :meth:`close`. ``sock`` is listening, and ours to close."""
+    """Serves one socket from :meth:`begin` to :meth:`close`. ``sock`` is listening, and ours to close, as are the connections in ``waiting``."""
 
-    def __init__(self, sock: socket.socket, service: SnapshotsService) -> None:
+    def __init__(self, sock: socket.socket, service: SnapshotsService, waiting: Sequence[socket.socket] = ()) -> None:
         sock.setblocking(False)
+        self._waiting = list(waiting)
         self._socket = sock
         self._clients = _Clients(service)
         self._accepting: asyncio.Task[None] | None = None
@@ -60,6 +62,8 @@ class Serving:
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
+        while self._waiting:
+            await self._take(self._waiting.pop(0))
         while True:
             try:
                 sock, _ = await loop.sock_accept(self._socket)
@@ -69,11 +73,15 @@ class Serving:
                 _LOG.warning("the snapshotter takes no connections for a moment: %s", error)
                 await asyncio.sleep(_PAUSE)
                 continue
-            if not _is_trusted(sock):
-                sock.close()
-                continue
-            with contextlib.suppress(OSError):  # it has left again
-                await self._clients.take(sock)
+            await self._take(sock)
+
+    async def _take(self, sock: socket.socket) -> None:
+        if not _is_trusted(sock):
+            sock.close()
+            return
+        sock.setblocking(False)
+        with contextlib.suppress(OSError):  # it has left again
+            await self._clients.take(sock)
 
     async def close(self) -> None:
         """Take no more connections and end those that there are; the path stays."""
@@ -82,6 +90,8 @@ class Serving:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._accepting
             self._accepting = None
+        for sock in self._waiting:
+            sock.close()
         self._clients.end()
         self._socket.close()
         await asyncio.sleep(0)  # in which the event loop closes the connections
