@@ -17,10 +17,10 @@ from lab_support.power import disks, journal
 from lab_support.waiting import PATIENCE, until
 from lab_support.world import LONG
 
-#: The short form has the store whose content device-mapper keeps; both have the same records.
-_KINDS = ("file", "thin") if LONG else ("thin",)
+#: The short form has the store whose content device-mapper keeps; both have the same records. Cuts of XFS are tried without a machine, too (tests/root/test_snapshot_clones.py).
+_KINDS = ("file", "xfs", "thin") if LONG else ("thin",)
 #: Calls, and cuts, for each kind: a thin pool's take longer in the emulated machine.
-_LOGGED = {"file": (200, 60), "thin": (200, 60)} if LONG else {"thin": (12, 2)}
+_LOGGED = dict.fromkeys(_KINDS, (200, 60)) if LONG else {"thin": (12, 2)}
 #: Calls that are answered before a machine is killed.
 _ANSWERS = (10, 25, 60, 90)
 _ENDLESS = 100_000

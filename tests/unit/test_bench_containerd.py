@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from unikeel.bench import lines
@@ -175,5 +177,8 @@ def test_a_request_that_is_none() -> None:
 
 def test_every_round_has_another_order() -> None:
     assert rotated(STRATEGIES, 0) == list(STRATEGIES)
-    assert rotated(STRATEGIES, 5) == [*STRATEGIES[1:], STRATEGIES[0]]
+    assert rotated(STRATEGIES, 2) == [*STRATEGIES[1:], STRATEGIES[0]]
+    assert rotated(STRATEGIES, 3) == rotated(STRATEGIES, 2)[::-1]
+    neighbours = {pair for by in range(2 * len(STRATEGIES)) for pair in pairwise(rotated(STRATEGIES, by))}
+    assert all((after, before) in neighbours for before, after in neighbours)
     assert rotated((), 3) == []

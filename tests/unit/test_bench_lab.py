@@ -185,7 +185,7 @@ _VM = containerd_plan.WORLDS[-1]
 def test_levels_take_turns_in_another_order_in_each_block() -> None:
     blocks = [_block("base-size", "containerd", (1, 10, 100), first, 5) for first in (0, 5, 10)]
     orders = [[each.siblings for each in worlds.in_containerd(block, _VM)] for block in blocks]
-    assert orders == [[1, 10, 100], [10, 100, 1], [100, 1, 10]]
+    assert orders == [[1, 10, 100], [100, 10, 1], [10, 100, 1]]
 
 
 def test_the_machine_is_given_more_time_before_a_block_counts_as_stuck() -> None:

@@ -239,6 +239,16 @@ def test_what_a_store_clears_up_by_itself_is_not_wrong() -> None:
     assert report.steps == ()
 
 
+def test_what_a_store_makes_again_is_not_wrong() -> None:
+    again = Recorded("again", ready=True, content=True, parent_id=1, again=True)
+    report = examine(THIN, GOOD._replace(records={**GOOD.records, 3: again}))
+    assert report.fine
+    assert report.pending == ("make 1 snapshot again that the end of the host took unused (again)",)
+    report = examine(THIN, GOOD._replace(content={}, records={**GOOD.records, 3: again}))
+    assert not report.fine
+    assert [(step.does, step.ids) for step in report.steps] == [(Does.FORGET, (3, 2, 1))]
+
+
 def test_lost_content_is_forgotten_unless_something_intact_is_made_on_it() -> None:
     view = Recorded("view", ready=True, content=False, parent_id=2)
     report = examine(THIN, GOOD._replace(content={1: 1}, records={**GOOD.records, 3: view}))

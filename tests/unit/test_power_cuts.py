@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lab_support.power import journal, work, write_log
 from lab_support.power.check import check
-from lab_support.power.journal import COMMIT, PREPARE, REMOVE, VIEW, WRITE, Snapshot, Step
+from lab_support.power.journal import COMMIT, PREPARE, REMOVE, SYNC, VIEW, WRITE, Snapshot, Step
 from lab_support.power.stores import Opened, opened
 from lab_support.power.write_log import DISCARD, FLUSH, FUA, MAGIC, MARK, Entry
 
@@ -84,10 +84,17 @@ def test_no_log(tmp_path: Path) -> None:
 
 def test_a_journal_says_what_must_be_there() -> None:
     steps = [Step(PREPARE, "a"), Step(WRITE, "a", "", 3, 1), Step(COMMIT, "c", "a"), Step(PREPARE, "b", "c")]
-    steps += [Step(WRITE, "b", "", 4, 2), Step(VIEW, "v", "c"), Step(REMOVE, "v")]
+    steps += [
+        Step(WRITE, "b", "", 4, 2),
+        Step(SYNC, "b"),
+        Step(WRITE, "b", "", 4, 3),
+        Step(WRITE, "b", "", 5, 4),
+        Step(VIEW, "v", "c"),
+        Step(REMOVE, "v"),
+    ]
     lines = [journal.line(step, done=done) for step in steps for done in (False, True)]
     assert journal.possible(journal.read(lines)) == [
-        {"c": Snapshot("committed", "", {3: 1}), "b": Snapshot("active", "c", {3: 1, 4: 2})}
+        {"c": Snapshot("committed", "", {3: 1}, {3: 1}), "b": Snapshot("active", "c", {3: 1, 4: 3, 5: 4}, {3: 1})}
     ]
     cut = journal.read([*lines[:-1], lines[-1][:-3]])
     assert cut.pending == Step(REMOVE, "v")

@@ -41,6 +41,7 @@ class Reporter:
 
 
 def rotated(among: Sequence[T], by: int) -> list[T]:
-    """The same in another order for each round, so that nobody always comes after the same neighbour."""
-    start = by % len(among) if among else 0
-    return [*among[start:], *among[:start]]
+    """The same in another order for each round: each begins in turn, and every second round goes backwards, so that nobody always comes after the same one."""
+    start = by // 2 % len(among) if among else 0
+    order = [*among[start:], *among[:start]]
+    return order[::-1] if by % 2 else order

@@ -1,4 +1,4 @@
-"""XFS: whose file system a device holds, and making a mounted one larger, without any program.
+"""XFS: whose file system a device holds, whether a file lies on one, and making a mounted one larger, without any program.
 
 Facts: the kernel's fs/xfs/libxfs/xfs_fs.h (``XFS_IOC_FSGROWFSDATA``, ``XFS_IOC_FSGEOMETRY``) and xfs_format.h (the superblock, big-endian).
 """
@@ -30,6 +30,15 @@ def uuid_of(fd: int) -> str:
     if len(head) < 512 or not head.startswith(_MAGIC):
         return ""
     return head[_UUID_AT : _UUID_AT + 16].hex()
+
+
+def is_on_xfs(fd: int) -> bool:
+    """Whether an open file or directory lies on XFS itself, not on something above it."""
+    try:
+        fcntl.ioctl(fd, _GEOMETRY, bytearray(_GEOMETRY_SIZE))
+    except OSError:
+        return False
+    return True
 
 
 def grow(fd: int, size: int) -> bool:

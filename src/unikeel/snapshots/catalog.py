@@ -18,14 +18,17 @@ from unikeel.values import NamedTuple
 OWN: Final = "@"
 _COLUMNS: Final = (
     "s.store, s.consumer, s.id, s.name, p.name, s.parent, s.kind, s.state, s.owner, s.created_ns, s.updated_ns, s.labels,"
-    " s.how, s.virtual_size, s.used_size, s.used_inodes"
+    " s.how, s.virtual_size, s.used_size, s.used_inodes, s.unflushed"
 )
 _SELECT: Final = f"SELECT {_COLUMNS} FROM snapshots s LEFT JOIN snapshots p ON p.id = s.parent"  # noqa: S608 (constants)
 _PAGE: Final = 1024
 
 
 class Entry(NamedTuple):
-    """A snapshot, whose it is, and what its record says of its content. ``used`` is what it had when it was committed."""
+    """A snapshot, whose it is, and what its record says of its content.
+
+    :ivar used: what it had when it was committed. :ivar unflushed: in which boot of the host its content was made, if that is not known to be on the disk.
+    """
 
     store: str
     consumer: str
@@ -37,6 +40,7 @@ class Entry(NamedTuple):
     how: How
     virtual_size: int
     used: Usage
+    unflushed: str = ""
 
 
 class Counts(NamedTuple):
@@ -159,6 +163,7 @@ def _entry(row: Row) -> Entry:
         size,
         used,
         inodes,
+        unflushed,
     ) = row
     loaded: Mapping[str, str] = json.loads(str(labels))
     return Entry(
@@ -179,4 +184,5 @@ def _entry(row: Row) -> Entry:
         how=How(str(how)),
         virtual_size=int(str(size)),
         used=Usage(int(str(used)), int(str(inodes))),
+        unflushed=str(unflushed),
     )

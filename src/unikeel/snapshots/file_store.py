@@ -7,29 +7,30 @@ taken away at leisure. Committed images are opened for reading only.
 
 The first of these records is not flushed: if it goes with the host's power, its id was given to nobody, and the file of that name, if there is one, is one that
 no record names.
+
+On XFS, a clone of a committed image is made without a name, which it is given within the one transaction that writes its record; and it is not flushed. The
+record is. A file that the host's end took is made again from the parent: nobody can have flushed anything into it, since that would have had its name on the disk, and
+its name is not there without the whole clone (:attr:`~unikeel.snapshots.image_files.ImageFiles.in_order`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
-from unikeel.errors import (
-    FailedPrecondition,
-    Unavailable,
-    UnikeelError,
-)
+from unikeel.errors import BadContent, FailedPrecondition, Unavailable, UnikeelError
 from unikeel.kernel.reflink import shared_bytes
 from unikeel.lean import TYPE_CHECKING, Final
 from unikeel.records.database import Database
 from unikeel.records.failpoint import failpoint
+from unikeel.records.owners import boot_id
 from unikeel.snapshots.contract import RAW_ONLY, Disk, How, Info, Kind, Mount, Reconciled, Usage
 from unikeel.snapshots.copying import make_writable
 from unikeel.snapshots.image_files import ImageFiles, translated
 from unikeel.snapshots.metadata import Metadata
 from unikeel.snapshots.recorded import IsDead, RecordedStore, everyone_lives
-from unikeel.snapshots.rows import Record
+from unikeel.snapshots.rows import Clone, Record
 from unikeel.snapshots.spare_files import SpareFiles, is_scarce
 from unikeel.snapshots.spare_records import is_unpacking
 from unikeel.snapshots.tidying import Tidier
@@ -57,6 +58,7 @@ class FileStore(RecordedStore):
     :param store: what the records are called that belong to this directory; several such stores may share a record store.
     :param admit: asked before anything is made; raises ``ResourceExhausted`` if there is no room for it.
     :param spares: how many snapshots are made ahead for parents in demand, where files can share blocks; None: none.
+    :param boot: the identifier of this boot of the host; empty: it is asked of the kernel.
     :param scarce: whether room is getting scarce, so that spares are given back; without it, when less than a tenth of the disk is free.
     :raise FailedPrecondition: the directory and the record store do not belong together; nothing was changed.
     """
@@ -76,12 +78,14 @@ class FileStore(RecordedStore):
         admit: Callable[[], None] | None = None,
         spares: SpareLimits | None = None,
         scarce: Callable[[], bool] | None = None,
+        boot: str = "",
     ) -> None:
         metadata = Metadata(database, store=store, consumer=consumer, owner=owner)
         super().__init__(metadata, is_dead, point="snapshots")
         self._admit = admit
         self._files = ImageFiles(directory)
-        self._tidier = Tidier(self._metadata, self._files)
+        self._boot = boot or boot_id()
+        self._tidier = Tidier(self._metadata, self._files, self._boot)
         self._empty_size = empty_size
         try:
             self._check_mark(directory)
@@ -125,15 +129,39 @@ class FileStore(RecordedStore):
     def prepare(
         self, key: str, parent: str, labels: Mapping[str, str] | None = None, *, formats: frozenset[str] = RAW_ONLY
     ) -> list[Mount]:
-        """See the contract. One durable transaction and, if there is no spare, one small durable file, where blocks can be shared or overlaid."""
-        with self._calling():
-            record = self._begin(key, parent, Kind.ACTIVE, labels)
+        """See the contract. One durable transaction and, if there is no spare, a file: a clone whose name is a part of it on XFS, else one that is durable before."""
+        with self._calling(), self._cloning(parent) as clone, self._errors(f"make snapshot {key!r}"):
+            record = self._begin(key, parent, Kind.ACTIVE, labels, clone)
             failpoint("snapshots.prepare.recorded")
             how = record.how if record.ready else self._make(record, formats)
         if self._spares is not None and how is How.REFLINK and record.parent_id is not None and not is_unpacking(key):
             self._spares.asked_for(record.parent_id)
         failpoint("snapshots.prepare.done")
         return self._mounts(record.id, record.parent_id, Kind.ACTIVE, how)
+
+    @contextmanager
+    def _cloning(self, parent: str) -> Iterator[Clone | None]:
+        """A clone of the parent for a new record; None: where its name would not do, where there is a spare, and where blocks cannot be shared."""
+        above = self._metadata.sought(parent) if self._files.in_order else None
+        if above is None or (self._spares is not None and self._metadata.has_spare(above.id)):
+            yield None
+            return
+        try:
+            with self._errors(f"clone snapshot {parent!r}"):
+                fd = self._files.cloned(above.id)
+        except Unavailable:
+            yield None
+            return
+        failpoint("snapshots.prepare.cloned")
+
+        def give_name(number: int) -> None:
+            self._files.give_name(fd, number)
+            failpoint("snapshots.prepare.named")
+
+        try:
+            yield Clone(above.id, give_name, self._boot)
+        finally:
+            os.close(fd)
 
     def make_spares(self, parent: str, count: int) -> int:
         """Make snapshots ahead of a parent's demand, now, if this store makes any; returns how many. :raise NotFound: no such parent. :raise Unavailable: blocks cannot be shared."""
@@ -211,10 +239,12 @@ class FileStore(RecordedStore):
     def _undo(self, record: Record) -> None:
         self._tidier.undo(record)
 
-    def _begin(self, name: str, parent: str, kind: Kind, labels: Mapping[str, str] | None) -> Record:
+    def _begin(
+        self, name: str, parent: str, kind: Kind, labels: Mapping[str, str] | None, clone: Clone | None = None
+    ) -> Record:
         if self._admit is not None and not (kind is Kind.VIEW and parent):  # such a view takes no room
             self._admit()
-        return super()._begin(name, parent, kind, labels)
+        return super()._begin(name, parent, kind, labels, clone)
 
     def _errors(self, doing: str) -> AbstractContextManager[None]:
         return translated(doing)
@@ -247,8 +277,15 @@ class FileStore(RecordedStore):
         return Disk(path, "raw", None, False, size, record.how)
 
     def _mend(self, record: Record) -> None:
-        """Make an active image writable again that a killed commit sealed and did not record."""
-        if record.info.kind is Kind.ACTIVE and self._files.is_sealed(record.id):
+        """Make an active image writable again that a killed commit sealed and did not record, and one again that the host's end took."""
+        if record.info.kind is not Kind.ACTIVE:
+            return
+        try:
+            sealed = self._files.is_sealed(record.id)
+        except BadContent:
+            self._tidier.make_again()
+            sealed = self._files.is_sealed(record.id)
+        if sealed:
             self._metadata.still_active(record, lambda: self._files.unseal(record.id))
 
     def usage(self, key: str) -> Usage:
@@ -256,6 +293,7 @@ class FileStore(RecordedStore):
         record = self._metadata.find(key)
         if record.info.kind is Kind.COMMITTED or record.how is How.PARENT:
             return record.used
+        self._mend(record)
         fd = self._files.open(record.id)
         try:
             return self._occupied(fd, record.how)
@@ -277,6 +315,7 @@ class FileStore(RecordedStore):
         record = self._metadata.find(key)
         self._check_committable(record, parent)
         with self._calling(), translated(f"commit snapshot {key!r}"):
+            self._mend(record)
             fd = self._files.open(record.id)
             try:
                 os.fsync(fd)

@@ -10,8 +10,10 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 
 from unikeel.errors import BadContent, FailedPrecondition, PermissionDenied, ResourceExhausted, Unavailable
+from unikeel.kernel.reflink import clone_file
 from unikeel.lean import Final
 
 _SUFFIX: Final = ".img"
@@ -64,6 +66,47 @@ class ImageFiles:
         except FileExistsError:
             os.unlink(f"{number}{_SUFFIX}", dir_fd=self._fd)
             return os.open(f"{number}{_SUFFIX}", flags, 0o600, dir_fd=self._fd)
+
+    @cached_property
+    def in_order(self) -> bool:
+        """Whether a name that a finished clone is given is never on the disk without the clone, nor what is flushed into the file without its name.
+
+        So it is on XFS, whose log takes all changes of metadata in their order. On btrfs a flush of the directory takes new names along, but not what the files
+        are made of (the log mode ``LOG_INODE_EXISTS`` of its fs/btrfs/tree-log.c); of others nothing is promised.
+        """
+        from unikeel.kernel.xfs import is_on_xfs
+
+        return is_on_xfs(self._fd)
+
+    def cloned(self, origin: int) -> int:
+        """A new image without a name, open for reading and writing, that shares all blocks of another. It goes when it is closed before :meth:`give_name`.
+
+        :raise BadContent: the other is missing. :raise Unavailable: blocks cannot be shared here.
+        """
+        source = self.open(origin)
+        try:
+            fd = os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
+            try:
+                clone_file(source, fd)
+            except BaseException:
+                os.close(fd)
+                raise
+            return fd
+        finally:
+            os.close(source)
+
+    def give_name(self, fd: int, number: int) -> None:
+        """Give an image that has no name the one of this id. A file of this name is garbage: it goes, and is never found again in place of this one."""
+        try:
+            self.give_free_name(fd, number)
+        except FileExistsError:
+            os.unlink(f"{number}{_SUFFIX}", dir_fd=self._fd)
+            self.give_free_name(fd, number)
+            os.fsync(fd)
+
+    def give_free_name(self, fd: int, number: int) -> None:
+        """As :meth:`give_name`. :raise FileExistsError: there is a file of this name, and it stays."""
+        os.link(f"/proc/self/fd/{fd}", f"{number}{_SUFFIX}", dst_dir_fd=self._fd, follow_symlinks=True)
 
     def open(self, number: int) -> int:
         """An image, open for reading. :raise BadContent: it is missing."""

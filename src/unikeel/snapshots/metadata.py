@@ -18,7 +18,7 @@ from unikeel.records.database import Database
 from unikeel.snapshots import spare_records
 from unikeel.snapshots.contract import How, Info, Kind, Usage
 from unikeel.snapshots.naming import check_name, encode_labels, relabelled
-from unikeel.snapshots.rows import BASES, SCHEMA, SELECT, Record, finish, insert, record_of, trash
+from unikeel.snapshots.rows import BASES, SCHEMA, SELECT, Clone, Record, finish, insert, record_of, trash
 
 _PAGE: Final = 256
 
@@ -75,12 +75,14 @@ class Metadata:
         labels: Mapping[str, str],
         *,
         base: Record | None = None,
+        clone: Clone | None = None,
         flush: bool = True,
     ) -> Record:
         """Write down that a snapshot is about to be made. It is ready at once if nothing needs to be made: a view of a parent or of ``base``, and an active
-        snapshot that there is a spare for.
+        snapshot that there is a spare or a clone for.
 
         :param base: what the store makes snapshots without a parent from, if it has such a thing.
+        :param clone: content for it; not used if there is a spare, or if the parent is another one by now.
         :param flush: false: the announcement outlives this process, but perhaps not the host, until :meth:`flush` or any change after it. That does where what is
             made is known for garbage without it.
         :raise AlreadyExists: the name is taken. :raise NotFound: no such parent.
@@ -102,6 +104,11 @@ class Metadata:
                 claimed = spare_records.claim(cursor, origin.id, record, encoded)
                 if claimed is not None:
                     return claimed
+                if clone is not None and clone.origin == origin.id:
+                    named = record._replace(ready=True, how=How.REFLINK)
+                    named = insert(cursor, self._store, named, encoded, clone.boot)
+                    clone.give_name(named.id)
+                    return named
             return insert(cursor, self._store, record, encoded)
 
         return self._writer.write(change, flush=flush)
@@ -109,6 +116,15 @@ class Metadata:
     def spares(self) -> spare_records.SpareRecords:
         """The records of this store's spares."""
         return spare_records.SpareRecords(self._database, store=self._store, owner=self._owner)
+
+    def has_spare(self, origin: int) -> bool:
+        """Whether there is a spare made from the committed record of this id, just now."""
+        return bool(self._database.query("SELECT 1 FROM snapshot_spares WHERE origin = ? LIMIT 1", (origin,)))
+
+    def sought(self, parent: str) -> Record | None:
+        """The committed record of this name, which may be gone by the time that it is wanted; None: there is none."""
+        record = self._named(parent) if parent else None
+        return record if record is not None and record.ready and record.info.kind is Kind.COMMITTED else None
 
     def flush(self) -> None:
         """Have on the disk whatever was written so far."""
@@ -184,7 +200,7 @@ class Metadata:
             now = max(time.time_ns(), record.info.updated_ns + 1)
             cursor.execute(
                 "UPDATE snapshots SET name = ?, kind = ?, labels = ?, created_ns = ?, updated_ns = ?, used_size = ?,"
-                " used_inodes = ?, mapped = ? WHERE id = ? AND kind = ? AND state = 'ready'",
+                " used_inodes = ?, mapped = ?, unflushed = '' WHERE id = ? AND kind = ? AND state = 'ready'",
                 (
                     *(name, Kind.COMMITTED.value, encoded, now, now, used.size, used.inodes, mapped),
                     *(record.id, Kind.ACTIVE.value),
@@ -279,6 +295,51 @@ class Metadata:
                 then()
 
         self._writer.write(change)
+
+    def lost_with_host(self, boot: str) -> list[Record]:
+        """Active records of all consumers whose clones may have gone with the host's power: made in another boot than this, and not flushed."""
+        rows = self._database.query(
+            f"{SELECT} WHERE s.store = ? AND s.unflushed NOT IN ('', ?) AND s.kind = 'active' AND s.state = 'ready'",
+            (self._store, boot),
+        )
+        return [record_of(row) for row in rows]
+
+    def while_active(self, number: int, then: Callable[[], None]) -> None:
+        """As :meth:`still_active`, by the id, of any consumer."""
+
+        def change(cursor: sqlite3.Cursor) -> None:
+            query = "SELECT 1 FROM snapshots WHERE id = ? AND kind = 'active' AND state = 'ready'"
+            if cursor.execute(query, (number,)).fetchone():
+                then()
+
+        self._writer.write(change)
+
+    def on_disk(self, ids: Iterable[int]) -> None:
+        """The content of these ids is on the disk."""
+        there = [(number,) for number in ids]
+        self._writer.write(lambda cursor: cursor.executemany("UPDATE snapshots SET unflushed = '' WHERE id = ?", there))
+
+    def if_nameless(self, ids: Iterable[int], then: Callable[[set[int]], None]) -> int:
+        """Run ``then`` with those of these ids that have no content by the records, while nobody gives any of them content; how many those are.
+
+        Content can be given its name within the transaction that writes its record (:class:`~unikeel.snapshots.rows.Clone`): so others must not be in one.
+        """
+
+        def change(_cursor: sqlite3.Cursor) -> int:
+            nameless = set(ids) - self.ids_with_content()
+            if nameless:
+                then(nameless)
+            return len(nameless)
+
+        return self._writer.write(change)
+
+    def ids_with_content(self) -> set[int]:
+        """All ids that have, or are being given, content of their own, or are in the trash, of all consumers."""
+        rows = self._database.query(
+            "SELECT id FROM snapshots WHERE store = ? AND how != ? UNION SELECT id FROM snapshot_trash WHERE store = ?",
+            (self._store, How.PARENT.value, self._store),
+        )
+        return {int(str(row[0])) for row in rows}
 
     def trash(self, after: int = 0) -> list[int]:
         """Some ids, the next ones past ``after``, whose content is to be taken away, of all consumers; empty if there are none."""

@@ -10,7 +10,7 @@ from unikeel.errors import AlreadyExists, FailedPrecondition, InvalidArgument, U
 from unikeel.records.failpoint import failpoint
 from unikeel.snapshots.contract import Info, Kind
 from unikeel.snapshots.metadata import Metadata
-from unikeel.snapshots.rows import Record
+from unikeel.snapshots.rows import Clone, Record
 
 #: Tells whether the owner behind a token is dead.
 IsDead = Callable[[str], bool]
@@ -51,21 +51,31 @@ class RecordedStore(ABC):
 
     # --- making ---------------------------------------------------------------------------------------------------------
 
-    def _begin(self, name: str, parent: str, kind: Kind, labels: Mapping[str, str] | None) -> Record:
+    def _begin(
+        self, name: str, parent: str, kind: Kind, labels: Mapping[str, str] | None, clone: Clone | None = None
+    ) -> Record:
         """Record what is about to be made; what a dead owner left half made under this name is undone first."""
         base = None if kind is Kind.COMMITTED else self._base(parent)
         try:
-            record = self._announced(name, parent, kind, labels or {}, base)
+            record = self._announced(name, parent, kind, labels or {}, base, clone)
         except AlreadyExists:
             if not self._cleared(name):
                 raise
-            record = self._announced(name, parent, kind, labels or {}, base)
+            record = self._announced(name, parent, kind, labels or {}, base, clone)
         if record.ready and not self._flushes_intents:  # nothing comes after it that is flushed
             self._metadata.flush()
         return record
 
-    def _announced(self, name: str, parent: str, kind: Kind, labels: Mapping[str, str], base: Record | None) -> Record:
-        return self._metadata.begin(name, parent, kind, labels, base=base, flush=self._flushes_intents)
+    def _announced(
+        self,
+        name: str,
+        parent: str,
+        kind: Kind,
+        labels: Mapping[str, str],
+        base: Record | None,
+        clone: Clone | None,
+    ) -> Record:
+        return self._metadata.begin(name, parent, kind, labels, base=base, clone=clone, flush=self._flushes_intents)
 
     def _cleared(self, name: str) -> bool:
         """Whether it is worth trying again to take a name: it was only taken by the half-made snapshot of a dead owner, which is now undone.

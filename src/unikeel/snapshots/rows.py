@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from unikeel.errors import NotFound
 from unikeel.lean import Final, sqlite3
 from unikeel.records.database import Row
@@ -38,6 +40,8 @@ SCHEMA: Final = (
     CREATE TABLE snapshot_spares (id INTEGER PRIMARY KEY, origin INTEGER NOT NULL);
     CREATE INDEX snapshot_spares_origin ON snapshot_spares (origin)
     """,
+    # The boot of the host in which the content was made and not flushed, see :class:`Clone`; empty: it is on the disk.
+    "ALTER TABLE snapshots ADD COLUMN unflushed TEXT NOT NULL DEFAULT ''",
 )
 
 #: The consumers of what a store makes for itself.
@@ -70,6 +74,20 @@ class Record(NamedTuple):
     mapped_above: int = 0
 
 
+class Clone(NamedTuple):
+    """Content of an active snapshot that is there before its record, and has no name yet.
+
+    It need not be on the disk when the record is: as long as nobody flushed anything into it, it can be made again from its parent.
+
+    :ivar origin: the id of the committed record that it is a clone of. :ivar give_name: gives it the name of its own record's id; called within the transaction.
+    :ivar boot: in which boot of the host it was made.
+    """
+
+    origin: int
+    give_name: Callable[[int], None]
+    boot: str
+
+
 def record_of(row: Row) -> Record:
     import json
 
@@ -97,16 +115,16 @@ def record_of(row: Row) -> Record:
     )
 
 
-def insert(cursor: sqlite3.Cursor, store: str, record: Record, labels: str) -> Record:
+def insert(cursor: sqlite3.Cursor, store: str, record: Record, labels: str, unflushed: str = "") -> Record:
     """Write a new row of this record, whose id is not known yet; the record with its id."""
     info = record.info
     cursor.execute(
         "INSERT INTO snapshots (store, consumer, name, parent, kind, state, owner, created_ns, updated_ns, labels,"
-        " how, virtual_size, used_size, used_inodes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)",
+        " how, virtual_size, used_size, used_inodes, unflushed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?)",
         (
             *(store, record.consumer, info.name, record.parent_id, info.kind.value),
             *("ready" if record.ready else "creating", record.owner, info.created_ns, info.updated_ns),
-            *(labels, record.how.value, record.virtual_size),
+            *(labels, record.how.value, record.virtual_size, unflushed),
         ),
     )
     return record._replace(id=int(cursor.lastrowid or 0))

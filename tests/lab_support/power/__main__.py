@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 
 from lab_support.power import check, disks, write_log
-from lab_support.power.stores import opened
+from lab_support.power.stores import file_system, opened
 from lab_support.power.work import work
 
 _JOURNAL = os.path.join(disks.MOUNT_POINT, "journal")
@@ -18,8 +18,8 @@ _JOURNAL = os.path.join(disks.MOUNT_POINT, "journal")
 def setup(kind: str, device: str) -> None:
     """Make the state root on a new disk, and the store in it."""
     with disks.parts(device):
-        disks.formatted()
-        with disks.mounted() as root:
+        disks.formatted(file_system(kind))
+        with disks.mounted(file_system(kind)) as root:
             os.makedirs(root)
             with opened(kind, root):
                 pass
@@ -28,13 +28,13 @@ def setup(kind: str, device: str) -> None:
 
 def busy(kind: str, device: str, steps: int, seed: int) -> None:
     """Make so many calls."""
-    with disks.parts(device), disks.mounted() as root, opened(kind, root) as found:
+    with disks.parts(device), disks.mounted(file_system(kind)) as root, opened(kind, root) as found:
         work(found.store, _JOURNAL, steps, seed, lambda _: None)
 
 
 def look(kind: str, device: str) -> list[str]:
     """What is wrong after a cut."""
-    with disks.parts(device), disks.mounted() as root, opened(kind, root) as found:
+    with disks.parts(device), disks.mounted(file_system(kind)) as root, opened(kind, root) as found:
         return check.check(found, _JOURNAL)
 
 
@@ -64,7 +64,12 @@ def logs(kind: str, steps: int, seed: int, count: int) -> list[str]:
 
 def _logged(kind: str, device: str, log: str, steps: int, seed: int) -> None:
     """Calls between two marks in the log of writes."""
-    with disks.logged(device, log) as whole, disks.parts(whole), disks.mounted() as root, opened(kind, root) as found:
+    with (
+        disks.logged(device, log) as whole,
+        disks.parts(whole),
+        disks.mounted(file_system(kind)) as root,
+        opened(kind, root) as found,
+    ):
         disks.mark("begin")
         work(found.store, _JOURNAL, steps, seed, lambda _: None)
         disks.mark("end")

@@ -40,12 +40,10 @@ def _told(names: Mapping[str, tuple[str, str]]) -> str:
 
 
 def _content(store: SnapshotStore, name: str, snapshot: Snapshot) -> list[str]:
-    """A committed snapshot has what was written before its Commit, and a view the same; of an active one nothing is promised."""
-    if snapshot.kind == "active":
-        return []
+    """A committed snapshot has what was written before its Commit, and a view the same; an active one its parent's content, and what was flushed since."""
     problems = []
     with open(store.disk(name).path, "rb", buffering=0) as image:
-        for slot, number in snapshot.content.items():
+        for slot, number in snapshot.flushed.items():
             image.seek(journal.SLOTS_AT + slot * journal.SLOT_BYTES)
             if image.read(journal.SLOT_BYTES) != journal.pattern(number):
                 problems.append(f"slot {slot} of {name} ({snapshot.kind}) has lost what write {number} put there")

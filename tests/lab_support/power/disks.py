@@ -18,6 +18,10 @@ _SECTORS: Final = 2048
 _PARTS: Final = ("power-root", "power-meta", "power-data")
 _LOGGED: Final = "power-logged"
 _SECONDS: Final = 240.0
+_MAKE: Final = {
+    "ext4": ("mke2fs", "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0"),
+    "xfs": ("mkfs.xfs", "-q", "-f", "-m", "reflink=1"),
+}
 
 
 def tool(*argv: str) -> str:
@@ -46,19 +50,19 @@ def parts(device: str) -> Iterator[None]:
 
 
 @contextmanager
-def mounted() -> Iterator[str]:
+def mounted(file_system: str) -> Iterator[str]:
     """The state root's file system; gives the state root."""
     os.makedirs(MOUNT_POINT, exist_ok=True)
-    tool("mount", "-t", "ext4", "/dev/mapper/power-root", MOUNT_POINT)
+    tool("mount", "-t", file_system, "/dev/mapper/power-root", MOUNT_POINT)
     try:
         yield os.path.join(MOUNT_POINT, "unikeel")
     finally:
         tool("umount", MOUNT_POINT)
 
 
-def formatted() -> None:
+def formatted(file_system: str) -> None:
     """Make the file system."""
-    tool("mke2fs", "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0", "/dev/mapper/power-root")
+    tool(*_MAKE[file_system], "/dev/mapper/power-root")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ SLOTS_AT: Final = 8 << 20
 PREPARE: Final = "prepare"
 VIEW: Final = "view"
 WRITE: Final = "write"
+SYNC: Final = "sync"
 COMMIT: Final = "commit"
 REMOVE: Final = "remove"
 CLEANUP: Final = "cleanup"
@@ -36,11 +37,12 @@ class Step(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """What is known of a snapshot: ``content`` are the numbers of the patterns in its slots."""
+    """What is known of a snapshot: ``content`` are the numbers of the patterns in its slots, ``flushed`` those of them that no cut may take."""
 
     kind: str
     parent: str
     content: Mapping[int, int]
+    flushed: Mapping[int, int] = {}
 
 
 State = dict[str, Snapshot]
@@ -93,12 +95,16 @@ def apply(state: State, step: Step) -> None:
     if step.operation in (PREPARE, VIEW):
         content = dict(state[step.other].content) if step.other else {}
         kind = "active" if step.operation == PREPARE else "view"
-        state[step.key] = Snapshot(kind, step.other, content)
+        state[step.key] = Snapshot(kind, step.other, content, content)
     elif step.operation == WRITE:
         found = state[step.key]
-        state[step.key] = found._replace(content={**found.content, step.slot: step.number})
+        flushed = {slot: number for slot, number in found.flushed.items() if slot != step.slot}
+        state[step.key] = found._replace(content={**found.content, step.slot: step.number}, flushed=flushed)
+    elif step.operation == SYNC:
+        state[step.key] = state[step.key]._replace(flushed=state[step.key].content)
     elif step.operation == COMMIT:
-        state[step.key] = state.pop(step.other)._replace(kind="committed")
+        found = state.pop(step.other)
+        state[step.key] = found._replace(kind="committed", flushed=found.content)
     elif step.operation == REMOVE:
         del state[step.key]
 

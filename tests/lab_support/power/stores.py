@@ -10,12 +10,15 @@ from typing import Final, NamedTuple
 from lab_support.power.disks import tool
 from unikeel.records.database import Database
 from unikeel.records.owners import Owner
+from unikeel.snapshots import file_store
 from unikeel.snapshots.catalog import Catalog
 from unikeel.snapshots.contract import SnapshotStore
 from unikeel.snapshots.stores import FILE, StorePlace, open_store
 
 CONSUMER: Final = "power"
 THIN: Final = "thin"
+#: The store of files on a file system where they share blocks.
+XFS: Final = "xfs"
 _SIZE: Final = 32 << 20
 #: The thin pool's name, on two parts of the disk.
 _POOL: Final = "power"
@@ -32,6 +35,8 @@ class Opened(NamedTuple):
 @contextmanager
 def opened(kind: str, root: str) -> Iterator[Opened]:
     """The store of this kind. :raise UnikeelError: it refuses."""
+    # A cut that the machine outlives is a boot's end all the same.
+    vars(file_store)["boot_id"] = lambda: os.urandom(8).hex()
     owners = os.path.join(root, "owners")
     os.makedirs(owners, exist_ok=True)
     owner, database = Owner(owners), Database(os.path.join(root, "state.db"))
@@ -56,7 +61,9 @@ def _place(root: str, database: Database, owner: Owner) -> StorePlace:
 def _file(root: str, database: Database, owner: Owner) -> Opened:
     place = _place(root, database, owner)
     store = open_store(FILE, place, CONSUMER)
-    return Opened(store, owner.is_dead, lambda: sorted(name for name in os.listdir(place.directory) if name.isdigit()))
+    return Opened(
+        store, owner.is_dead, lambda: sorted(name for name in os.listdir(place.directory) if name.endswith(".img"))
+    )
 
 
 def _thin(root: str, database: Database, owner: Owner) -> Opened:
@@ -88,4 +95,9 @@ def _taken_down() -> None:
         tool("dmsetup", "remove", "--retry", name)
 
 
-_KINDS: Final[dict[str, Callable[[str, Database, Owner], Opened]]] = {FILE: _file, THIN: _thin}
+_KINDS: Final[dict[str, Callable[[str, Database, Owner], Opened]]] = {FILE: _file, XFS: _file, THIN: _thin}
+
+
+def file_system(kind: str) -> str:
+    """What a store's state root lies on."""
+    return "xfs" if kind == XFS else "ext4"

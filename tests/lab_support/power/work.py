@@ -8,19 +8,20 @@ from collections.abc import Callable
 from typing import Final
 
 from lab_support.power import journal
-from lab_support.power.journal import CLEANUP, COMMIT, PREPARE, REMOVE, VIEW, WRITE, State, Step
+from lab_support.power.journal import CLEANUP, COMMIT, PREPARE, REMOVE, SYNC, VIEW, WRITE, State, Step
 from unikeel.snapshots.contract import SnapshotStore
 
 #: So many snapshots at most; then only Remove makes room.
 _MOST: Final = 24
-_WEIGHTS: Final = {PREPARE: 4, WRITE: 5, COMMIT: 3, VIEW: 1, REMOVE: 2, CLEANUP: 1}
+_WEIGHTS: Final = {PREPARE: 5, WRITE: 5, SYNC: 2, COMMIT: 3, VIEW: 1, REMOVE: 2, CLEANUP: 1}
 
 
 def chosen(numbers: random.Random, state: State, count: int) -> Step:
     """The next call: one that must succeed. ``count``: how many there were, so that names and patterns are new."""
     committed = [name for name, snapshot in state.items() if snapshot.kind == "committed"]
     active = [name for name, snapshot in state.items() if snapshot.kind == "active"]
-    able = {PREPARE: True, WRITE: active, COMMIT: active, VIEW: committed, REMOVE: journal.leaves(state), CLEANUP: True}
+    able = {PREPARE: True, WRITE: active, SYNC: active, COMMIT: active, VIEW: committed}
+    able |= {REMOVE: journal.leaves(state), CLEANUP: True}
     if len(state) >= _MOST:
         able |= {PREPARE: False, VIEW: False}
     kinds = [kind for kind in _WEIGHTS if able[kind]]
@@ -29,6 +30,8 @@ def chosen(numbers: random.Random, state: State, count: int) -> Step:
         return Step(PREPARE, f"a{count}", numbers.choice([*committed, ""] if committed else [""]))
     if kind == WRITE:
         return Step(WRITE, numbers.choice(active), "", numbers.randrange(journal.SLOTS), count)
+    if kind == SYNC:
+        return Step(SYNC, numbers.choice(active))
     if kind == COMMIT:
         return Step(COMMIT, f"c{count}", numbers.choice(active))
     if kind == VIEW:
@@ -37,7 +40,7 @@ def chosen(numbers: random.Random, state: State, count: int) -> Step:
 
 
 def carry_out(store: SnapshotStore, step: Step) -> None:
-    """Make a call. What is written is not flushed: Commit must do that."""
+    """Make a call. What is written is not flushed: Commit must do that, or a guest."""
     if step.operation == PREPARE:
         store.prepare(step.key, step.other)
     elif step.operation == VIEW:
@@ -48,6 +51,10 @@ def carry_out(store: SnapshotStore, step: Step) -> None:
         store.remove(step.key)
     elif step.operation == CLEANUP:
         store.cleanup()
+    elif step.operation == SYNC:
+        file = os.open(store.disk(step.key).path, os.O_RDWR | os.O_CLOEXEC)
+        os.fdatasync(file)
+        os.close(file)
     else:
         with open(store.disk(step.key).path, "r+b", buffering=0) as image:
             image.seek(journal.SLOTS_AT + step.slot * journal.SLOT_BYTES)

@@ -104,6 +104,8 @@ GROUPS: Final = (
 )
 #: The contenders whose stores are filled.
 FILLED: Final = ("thin", "file-loop", "file-xfs")
+#: The contenders whose Prepare is measured with a flush of its file by the client, too: where the one need not flush it for what it answers, and the other does not.
+SYNCED: Final = ("blockfile-xfs", "file-xfs", "file-xfs-spare")
 #: The fuller store of ``full`` is compared with one of so many.
 FEW: Final = (50, 50, 5)
 #: Samples of ``full`` in each of the two.

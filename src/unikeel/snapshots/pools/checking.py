@@ -17,13 +17,18 @@ _NAMED: Final = 8
 
 
 class Recorded(NamedTuple):
-    """What a record says of an id. ``content``: it has some of its own. ``dead``: it is half made, by a process that is gone."""
+    """What a record says of an id.
+
+    :ivar content: it has some of its own. :ivar dead: it is half made, by a process that is gone. :ivar again: its content was not flushed before the host's end, and can
+        be made again from its parent's.
+    """
 
     name: str
     ready: bool
     content: bool
     dead: bool = False
     parent_id: int | None = None
+    again: bool = False
 
 
 class Evidence(NamedTuple):
@@ -122,6 +127,11 @@ def _of_trusted(seen: Evidence) -> Report:
     strangers = sorted(seen.content.keys() - seen.records.keys() - seen.trash)
     if strangers:
         pending.append(f"delete {_count(len(strangers), 'snapshot')} that no record names ({_ids(strangers)})")
+    again = [seen.records[number].name for number in sorted(_made_again(seen))]
+    if again:
+        pending.append(
+            f"make {_count(len(again), 'snapshot')} again that the end of the host took unused ({_some(again)})"
+        )
     lost = _lost(seen)
     if not lost:
         return Report((), tuple(pending), ())
@@ -145,13 +155,22 @@ def _forgettable(seen: Evidence, lost: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(gone)
 
 
+def _made_again(seen: Evidence) -> set[int]:
+    """Snapshots without content that have their parent's again as soon as a store is opened."""
+    return {
+        number
+        for number, record in seen.records.items()
+        if record.ready and record.again and number not in seen.content and record.parent_id in seen.content
+    }
+
+
 def _lost(seen: Evidence) -> tuple[int, ...]:
     """Records whose content is missing, and views of those; the newest first, so that children go before their parents."""
     lacking = {
         number
         for number, record in seen.records.items()
         if record.ready and record.content and number not in seen.content
-    }
+    } - _made_again(seen)
     for number, record in sorted(seen.records.items()):
         if not record.content and record.parent_id in lacking:
             lacking.add(number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from unikeel.errors import UnikeelError
+from unikeel.records.owners import boot_id
 from unikeel.snapshots.catalog import Catalog
 from unikeel.snapshots.contract import How
 from unikeel.snapshots.pools.checking import Evidence, Recorded
@@ -57,5 +58,6 @@ def _records(catalog: Catalog, store: str, is_dead: IsDead) -> Mapping[int, Reco
     for entry in catalog.entries(store=store, own=True):
         content = entry.how is not How.PARENT
         dead = not entry.ready and is_dead(entry.owner)
-        found[entry.id] = Recorded(entry.info.name, entry.ready, content, dead, entry.parent_id)
+        again = entry.unflushed not in ("", boot_id())
+        found[entry.id] = Recorded(entry.info.name, entry.ready, content, dead, entry.parent_id, again)
     return found

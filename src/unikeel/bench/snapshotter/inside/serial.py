@@ -18,6 +18,7 @@ from unikeel.bench.reporting import rotated
 from unikeel.bench.rows import Key
 from unikeel.bench.snapshotter.inside.session import KEPT, LONG, Contender, Session, ms_since
 from unikeel.bench.snapshotter.layered import FILE
+from unikeel.bench.snapshotter.plan import SYNCED
 from unikeel.containerd.records import Mount
 from unikeel.containerd.snapshots import Snapshots
 from unikeel.errors import NotFound, Unavailable, UnikeelError
@@ -45,6 +46,10 @@ async def _sampled(session: Session, contender: Contender, *, count: bool) -> No
         await session.spares_made(contender, 1)
     await _life(session, contender, session.through(contender), contender.parent, "serial", count=count)
     await _collected(session, contender, count=count)
+    if contender.name in SYNCED:
+        if count:
+            await session.spares_made(contender, 1)
+        await _synced(session, contender, count=count)
     straight = session.straight(contender)
     if straight is not None:
         parent = await session.parent_at_socket(contender)
@@ -81,6 +86,7 @@ async def life(session: Session, store: Snapshots, parent: str, *, look: bool) -
         yield
         times[metric] = ms_since(begun)
 
+    os.sync()  # nobody pays for what another has left to be written out
     try:
         async with timed("prepare"):
             mounts = await store.prepare(key, parent, KEPT, timeout=LONG)
@@ -100,6 +106,30 @@ async def life(session: Session, store: Snapshots, parent: str, *, look: bool) -
         for each in (second, first, key, name):
             with suppress(NotFound):
                 await store.remove(each, timeout=LONG)
+
+
+async def _synced(session: Session, contender: Contender, *, count: bool) -> None:
+    """One Prepare and a flush of the file that it gives."""
+    key, name = session.key("synced", "prepare", contender), session.name("synced")
+    os.sync()
+    try:
+        begun = time.perf_counter_ns()
+        [mount] = await session.through(contender).prepare(name, contender.parent, KEPT, timeout=LONG)
+        _flush(mount.source)
+        if count:
+            session.sample(key, ms_since(begun))
+        await session.clear(contender, [name])
+    except (UnikeelError, OSError) as error:
+        if count:
+            session.failure([key], error)
+
+
+def _flush(path: str) -> None:
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 async def _collected(session: Session, contender: Contender, *, count: bool) -> None:
