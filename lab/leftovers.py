@@ -41,7 +41,7 @@ def remove(identity: str, patience: float = _PATIENCE) -> list[str]:
         time.sleep(0.02)
         left = _found(identity, scratch)
     if left:
-        for device in _loops_of(scratch):
+        for device in loops_of(scratch):
             _detach(device)
     if os.path.isdir(scratch):
         shutil.rmtree(scratch, ignore_errors=True)
@@ -98,7 +98,7 @@ def _found(identity: str, scratch: str) -> list[str]:
     return [
         *(f"cgroup {path}" for top in cgroups(identity) for path in _remove_cgroup(top)),
         *(f"mount {point}" for point in _mounts_below(scratch)),
-        *(f"loop device {device}" for device in _loops_of(scratch)),
+        *(f"loop device {device}" for device in loops_of(scratch)),
     ]
 
 
@@ -129,7 +129,7 @@ def _mountinfo() -> list[tuple[str, str]]:
     return [(left.split(" ")[4], right.split(" ")[0]) for left, right in halves]
 
 
-def _loops_of(scratch: str) -> list[str]:
+def loops_of(scratch: str) -> list[str]:
     """The loop devices on files below a directory: by device and inode, since names in another mount namespace say nothing."""
     attached = {
         _backing(device): device

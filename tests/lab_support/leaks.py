@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 from typing import NamedTuple
 
+from lab.leftovers import loops_of
 from lab_support import cgroups, processes
 from lab_support.world import RUN, World
 from unikeel.containerd.records import VIEW
@@ -28,7 +30,7 @@ def holdings(world: World) -> Holdings:
         "leases": [lease.id for lease in world.api(lambda containerd: containerd.leases.list())],
         "snapshots": [snapshot.name for snapshot in snapshots],
         "views": [snapshot.name for snapshot in snapshots if snapshot.kind == VIEW],
-        "loop devices": [path for path in glob.glob("/sys/block/loop*/loop/backing_file") if _is_of(path, world)],
+        "loop devices": [*loops_of(world.lab.scratch), *_loops_of_removed_files()],
         "dm devices": glob.glob("/sys/block/dm-*"),
         "cgroups": cgroups.below(f"/unikeel-lab-{world.lab.identity}"),
         "directories": os.listdir(world.lab.path(f"{RUN}/daemon/tasks")),
@@ -57,11 +59,12 @@ def _mounts(pid: int) -> list[str]:
         return [line.split(" ")[4] for line in file]
 
 
-def _is_of(path: str, world: World) -> bool:
-    """Whether a loop device's file lies in a lab: all labs' files do in their scratch directory, or are named as seen inside."""
-    try:
-        with open(path, encoding="utf-8") as file:
+def _loops_of_removed_files() -> list[str]:
+    """Loop devices on files that were removed, which may have been any lab's: what is left of them are their names inside."""
+    found = []
+    for path in glob.glob("/sys/block/loop*/loop/backing_file"):
+        with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="surrogateescape") as file:
             backing = file.read().strip()
-    except OSError:
-        return False
-    return world.lab.identity in backing or backing.startswith(("/var/lib/containerd/", "/var/lib/unikeel/"))
+            if backing.endswith(" (deleted)") and backing.startswith(("/var/lib/containerd/", "/var/lib/unikeel/")):
+                found.append(f"{path}: {backing}")
+    return found
