@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from unikeel.errors import InvalidArgument, NotFound
@@ -39,7 +39,18 @@ _EVERYBODY_S: Final = frozenset(
 _RULES: Final = "linux.resources.devices"
 #: The largest major or minor number that Linux has (dev_t is 32 bits wide, 20 of them the minor one).
 _MOST_NUMBER: Final = (1 << 20) - 1
+_MOUNTED: Final = _SYSTEM | _DISKS
 _TYPE_KEY: Final = "io.kubernetes.cri.container-type"
+
+
+class _Mount(NamedTuple):
+    """An entry of ``mounts``."""
+
+    target: str
+    kind: str
+    source: str
+    is_bind: bool
+    read_only: bool
 
 
 class Spec(NamedTuple):
@@ -123,6 +134,7 @@ def parse(data: bytes) -> Spec:
     linux = _object(top.get("linux"), "linux")
     resources = _object(linux.get("resources"), "linux.resources")
     score = process.get("oomScoreAdj")
+    mounts = _mounts(top.get("mounts"))
     return Spec(
         annotations=_texts(top.get("annotations"), "annotations"),
         args=_strings(process.get("args"), "process.args"),
@@ -151,9 +163,9 @@ def parse(data: bytes) -> Spec:
             _object(item, "linux.namespaces").get("type") == "network"
             for item in _list(linux.get("namespaces"), "linux.namespaces")
         ),
-        resolv_conf=_resolv_conf(top.get("mounts")),
-        volumes=tuple(_volumes(top.get("mounts"))),
-        unmounted=tuple(_unmounted(top.get("mounts"))),
+        resolv_conf=_resolv_conf(mounts),
+        volumes=tuple(_volumes(mounts)),
+        unmounted=tuple(_unmounted(mounts)),
         devices=tuple(_devices(linux.get("devices"))),
         blocks=tuple(_blocks(linux.get("devices"), resources.get("devices"))),
     )
@@ -193,49 +205,44 @@ def _namespaces(value: object) -> dict[str, str]:
     return found
 
 
-def _resolv_conf(value: object) -> str:
+def _mounts(value: object) -> list[_Mount]:
+    found = []
+    for item in _list(value, "mounts"):
+        mount = _object(item, "mounts")
+        target, kind = _text(mount.get("destination"), "mounts.destination"), _text(mount.get("type"), "mounts.type")
+        options = _strings(mount.get("options"), "mounts.options")
+        is_bind = kind in ("bind", "rbind") or "bind" in options or "rbind" in options
+        found.append(_Mount(target, kind, _text(mount.get("source"), "mounts.source"), is_bind, "ro" in options))
+    return found
+
+
+def _resolv_conf(mounts: Iterable[_Mount]) -> str:
     """The file that is bound over ``/etc/resolv.conf``; empty: none is."""
     found = ""
-    for item in _list(value, "mounts"):
-        entry = _object(item, "mounts")
-        if entry.get("destination") == "/etc/resolv.conf":
-            found = _text(entry.get("source"), "mounts.source")
+    for mount in mounts:
+        if mount.target == "/etc/resolv.conf":
+            found = mount.source
     return found if found.startswith("/") else ""
 
 
-def _is_bind(mount: Mapping[str, Any]) -> bool:
-    options = _strings(mount.get("options"), "mounts.options")
-    return mount.get("type") in ("bind", "rbind") or "bind" in options or "rbind" in options
-
-
-def _volumes(value: object) -> Iterator[Volume]:
+def _volumes(mounts: Iterable[_Mount]) -> Iterator[Volume]:
     """The bind mounts; what a guest has of its own is none. :raise InvalidArgument: one cannot be a volume."""
-    for item in _list(value, "mounts"):
-        mount = _object(item, "mounts")
-        target = _text(mount.get("destination"), "mounts.destination")
-        is_disk = not _is_bind(mount) and mount.get("type") in _DISKS
-        if not (_is_bind(mount) or is_disk) or target in _OWN:
+    for target, kind, source, is_bind, read_only in mounts:
+        is_disk = not is_bind and kind in _DISKS
+        if not (is_bind or is_disk) or target in _OWN:
             continue
-        source = _text(mount.get("source"), "mounts.source")
         if not source.startswith("/"):
             raise InvalidArgument(
                 f"{_FILE}: the mount at {quote(target)} has the source {quote(source)}, which is no absolute path"
             )
         is_optional = target in _OPTIONAL or target.startswith(_TOKENS)
-        yield checked(Volume(source, target, "ro" in (mount.get("options") or ()), is_optional, is_disk))
+        yield checked(Volume(source, target, read_only, is_optional, is_disk))
 
 
-def _unmounted(value: object) -> Iterator[str]:
+def _unmounted(mounts: Iterable[_Mount]) -> Iterator[str]:
     """The mounts that are neither bind mounts nor what every guest has."""
-    for item in _list(value, "mounts"):
-        mount = _object(item, "mounts")
-        target, kind = _text(mount.get("destination"), "mounts.destination"), _text(mount.get("type"), "mounts.type")
-        if (
-            not _is_bind(mount)
-            and kind not in _SYSTEM | _DISKS
-            and target not in _OWN
-            and not target.startswith("/dev/")
-        ):
+    for target, kind, _, is_bind, _ in mounts:
+        if not is_bind and kind not in _MOUNTED and target not in _OWN and not target.startswith("/dev/"):
             yield f"{kind} at {target}"
 
 
@@ -305,7 +312,11 @@ def _text(value: object, what: str) -> str:
 
 
 def _strings(value: object, what: str) -> tuple[str, ...]:
-    return tuple(_text(item, what) for item in _list(value, what))
+    found = tuple(_list(value, what))
+    for item in found:
+        if not isinstance(item, str) or "\0" in item:
+            return tuple(_text(each, what) for each in found)
+    return found
 
 
 def _texts(value: object, what: str) -> dict[str, str]:
