@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,7 @@ def test_the_first_snapshot_starts_the_service(machine: Machine) -> None:
         assert snapshots(machine, "prepare", ident)
     kill_keeper(machine)
     for ident in ("first", "second", "third"):
-        until(lambda ident=ident: snapshots(machine, "rm", ident), "it is there and goes", _PATIENCE)  # type: ignore[misc]
+        until(partial(snapshots, machine, "rm", ident), "it is there and goes", _PATIENCE)
     machine.run(["systemctl", "stop", "unikeel.service"], timeout=_PATIENCE)
 
 

@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import unikeel.records.failpoint
-from snapshot_ops import KINDS, LABELS, LAST_POINT, NAMES, PARENTS, SIZES, Op, run
+from file_store_process import EMPTY, OPS, FileStoreProcess
+from snapshot_ops import Op, run
 from unikeel.errors import BadContent
 from unikeel.records.database import Database
-from unikeel.records.owners import Owner
 from unikeel.snapshots.contract import How
 from unikeel.snapshots.file_store import FileStore
 from unikeel.testing.snapshot_suite import names
@@ -32,7 +32,6 @@ _MIB = 1 << 20
 #: fs/xfs/libxfs/xfs_fs.h: the file system ends at once, and what its log had not written is not written.
 _GOING_DOWN = 0x8004587D
 _NO_LOG_FLUSH = 2
-_EMPTY = 1 << 24
 
 
 class _Disk:
@@ -100,7 +99,7 @@ class _Store(FileStore):
 
     def __init__(self, place: _Place, boot: str) -> None:
         self.records = Database(str(place.records))
-        super().__init__(str(place.images), self.records, consumer="test", owner="test", empty_size=_EMPTY, boot=boot)
+        super().__init__(str(place.images), self.records, consumer="test", owner="test", empty_size=EMPTY, boot=boot)
 
     def number(self, name: str) -> int:
         return self._metadata.find(name).id
@@ -313,40 +312,8 @@ def test_a_name_within_a_transaction_is_no_garbage(place: _Place) -> None:
     first.close()
 
 
-class _Process:
-    def __init__(self, root: Path) -> None:
-        owners = root / "owners"
-        owners.mkdir(exist_ok=True)
-        self.owner = Owner(str(owners))
-        self.database = Database(str(root / "records.db"))
-        self.store = FileStore(
-            str(root / "images"),
-            self.database,
-            consumer="test",
-            owner=self.owner.token,
-            is_dead=self.owner.is_dead,
-            empty_size=_EMPTY,
-        )
-
-    def close(self) -> None:
-        self.store.close()
-        self.database.close()
-        self.owner.close()
-
-
-_OPS = st.builds(
-    Op,
-    st.sampled_from(KINDS),
-    st.sampled_from(NAMES),
-    st.sampled_from(PARENTS),
-    st.sampled_from(LABELS),
-    st.sampled_from(SIZES),
-    st.one_of(st.none(), st.none(), st.integers(0, LAST_POINT)),
-)
-
-
 @settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(_OPS, min_size=8, max_size=25))
+@given(st.lists(OPS, min_size=8, max_size=25))
 def test_any_sequence_with_any_kill(disk: _Disk, ops: list[Op]) -> None:
     directory = Path(tempfile.mkdtemp(dir=disk.root))
-    run(lambda: _Process(directory), ops, _EMPTY)
+    run(lambda: FileStoreProcess(directory), ops, EMPTY)

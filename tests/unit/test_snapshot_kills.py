@@ -14,39 +14,13 @@ from pathlib import Path
 import pytest
 
 import unikeel.records.failpoint
+from file_store_process import FileStoreProcess
 from unikeel.errors import AlreadyExists, FailedPrecondition, NotFound
-from unikeel.records.database import Database
-from unikeel.records.owners import Owner
 from unikeel.snapshots.contract import RAW_OR_QCOW2, Kind
 from unikeel.snapshots.file_store import FileStore
 from unikeel.testing.snapshot_suite import names, read_content, write_content
 
-_SIZE = 1 << 24
-
 Call = Callable[[FileStore], object]
-
-
-class _Process:
-    """One process's store, with an owner of its own."""
-
-    def __init__(self, root: Path, consumer: str = "test") -> None:
-        owners = root / "owners"
-        owners.mkdir(exist_ok=True)
-        self.owner = Owner(str(owners))
-        self.database = Database(str(root / "records.db"))
-        self.store = FileStore(
-            str(root / "images"),
-            self.database,
-            consumer=consumer,
-            owner=self.owner.token,
-            is_dead=self.owner.is_dead,
-            empty_size=_SIZE,
-        )
-
-    def close(self) -> None:
-        self.store.close()
-        self.database.close()
-        self.owner.close()
 
 
 def _child(root: Path, call: Call, **environment: str) -> int:
@@ -58,7 +32,7 @@ def _child(root: Path, call: Call, **environment: str) -> int:
     try:
         os.environ.update(environment)
         importlib.reload(unikeel.records.failpoint)
-        call(_Process(root).store)
+        call(FileStoreProcess(root).store)
         status = 0
     except Exception:  # noqa: BLE001 (a child must not return into the test)
         traceback.print_exc()
@@ -97,7 +71,7 @@ def _kill_at(root: Path, call: Call, point: str) -> None:
 def _set_up(root: Path) -> str:
     """A base, an active snapshot on it and a removed one; returns the digest of the base."""
     root.mkdir()
-    process = _Process(root)
+    process = FileStoreProcess(root)
     store = process.store
     store.import_committed("base", {}, lambda fd: os.pwrite(fd, os.urandom(1 << 16), 0))
     (mount,) = store.prepare("active", "base")
@@ -112,7 +86,7 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _check_consistent(root: Path, process: _Process, digest: str) -> None:
+def _check_consistent(root: Path, process: FileStoreProcess, digest: str) -> None:
     """What must hold after reconciling, whatever happened before."""
     found = process.store.reconcile()
     assert found.faulty == ()
@@ -158,7 +132,7 @@ def test_killed_at_every_step(tmp_path: Path, title: str) -> None:
         root = tmp_path / point
         digest = _set_up(root)
         _kill_at(root, call, point)
-        process = _Process(root)
+        process = FileStoreProcess(root)
         _check_consistent(root, process, digest)
         present = names(process.store)
         if title == "commit":
@@ -182,7 +156,7 @@ def test_a_commit_killed_after_sealing_leaves_the_snapshot_writable(
     _kill_at(root, _CALLS["commit"][0], "snapshots.commit.sealed")
     image = root / "images" / "2.img"
     assert image.stat().st_mode & 0o777 == 0o400
-    process = _Process(root)
+    process = FileStoreProcess(root)
     look(process.store, "active")
     assert image.stat().st_mode & 0o777 == 0o600
     process.close()
@@ -194,7 +168,7 @@ def test_killed_while_undoing(tmp_path: Path) -> None:
     digest = _set_up(root)
     _kill_at(root, _CALLS["prepare-copy"][0], "snapshots.prepare.made")
     _kill_at(root, lambda store: store.reconcile(), "snapshots.undo.unlinked")
-    process = _Process(root)
+    process = FileStoreProcess(root)
     assert process.store.reconcile().undone == ("new",)
     _check_consistent(root, process, digest)
     process.close()
@@ -204,7 +178,7 @@ def test_a_wanted_name_is_taken_over_from_the_dead_but_not_from_the_living(tmp_p
     root = tmp_path / "root"
     _set_up(root)
     call = _CALLS["import"][0]
-    process = _Process(root)
+    process = FileStoreProcess(root)
     with _stopped_at(root, call, "snapshots.import.made"):
         with pytest.raises(AlreadyExists, match="being made"):
             call(process.store)
@@ -219,7 +193,7 @@ def test_a_wanted_name_is_taken_over_from_the_dead_but_not_from_the_living(tmp_p
 def test_a_parent_is_kept_while_a_child_is_being_made(tmp_path: Path) -> None:
     root = tmp_path / "root"
     digest = _set_up(root)
-    process = _Process(root)
+    process = FileStoreProcess(root)
     with _stopped_at(root, _CALLS["prepare-copy"][0], "snapshots.prepare.recorded") as pid:
         process.store.remove("active")
         with pytest.raises(FailedPrecondition, match="remove"):
@@ -257,7 +231,7 @@ def test_eight_processes_at_once(tmp_path: Path) -> None:
     children = [_child(root, work(number)) for number in range(8)]
     os.close(opener)
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 8
-    process = _Process(root)
+    process = FileStoreProcess(root)
     winner = process.store.stat("wanted").labels["by"]
     expected = {f"{number}-{index}" for number in range(8) for index in (1, 2, 3)}
     expected |= {f"{number}-lost" for number in range(8) if str(number) != winner}

@@ -53,7 +53,7 @@ class _Answering:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            with connection, suppress(OSError):
+            with connection, suppress(OSError, struct.error):
                 size = _HEAD.unpack(connection.recv(_HEAD.size, socket.MSG_WAITALL))[0]
                 connection.recv(size, socket.MSG_WAITALL)
                 connection.sendall(self._answer)

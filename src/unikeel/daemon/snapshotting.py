@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 from unikeel.config import Config
@@ -93,13 +94,13 @@ class Snapshotter:
         await self._workers.run(self.pools.begin)
         await self._workers.run(lambda: self._keeper.hold_only(consumer.name for consumer in self._consumers))
         for consumer in self._consumers:
-            sock, waiting = await self._workers.run(lambda consumer=consumer: self._listen(consumer))  # type: ignore[misc]
+            sock, waiting = await self._workers.run(partial(self._listen, consumer))
             consumer.serving = Serving(sock, consumer.service, waiting)
             consumer.serving.begin()
             _LOG.info("serving the snapshots of %s at %s", consumer.name, consumer.path)
         self._tending = asyncio.get_running_loop().create_task(self._tend())
 
-    def _listen(self, consumer: _Consumer) -> Any:  # noqa: ANN401 - a socket, which commands do not import
+    def _listen(self, consumer: _Consumer) -> tuple[Any, list[Any]]:  # sockets, which commands do not import
         try:
             os.makedirs(os.path.dirname(consumer.path), mode=0o700, exist_ok=True)
         except OSError as error:
